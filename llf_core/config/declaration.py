@@ -24,7 +24,7 @@ LossKind = Literal["likelihood", "preference", "reward"]
 NOT_ON_PARAMETERS = ("lora_dropout", "use_dora")
 """Options that PEFT cannot apply to an adapter on a parameter."""
 RANDOM = (True, "gaussian")
-"""Values of PEFT's `init_lora_weights` that it can apply to one."""
+"""Values of `init_lora_weights` that it can apply to one."""
 
 
 class PluginError(UserError, RuntimeError):
@@ -40,9 +40,9 @@ class Declaration:
     Attributes:
         name: the value that selects it, such as `lora`.
         summary: one line for the list in the form: what it changes, and when to take it.
-        paper: the paper it is from, such as `arXiv 2106.09685`; empty if there is none.
+        paper: such as `arXiv 2106.09685`.
         implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
-        options: its options; their keys are unique over all sections and plug-ins.
+        options: their keys are unique over all sections and plug-ins.
         rules: combinations of values that do not work, checked whether it is selected or not.
         kind: of the class: the kind of plug-in, such as `method`.
         section: of the class: the section of a config in which its options are shown.
@@ -63,36 +63,29 @@ class Declaration:
 
     @property
     def line(self) -> str:
-        """Label, summary and paper, for a list that a person chooses from; without a summary the label alone."""
+        """Label, summary and paper, for a list to choose from; without a summary the label alone."""
         paper = f" ({self.paper})" if self.paper else ""
         return f"{self.label}: {self.summary}{paper}" if self.summary else self.label
 
     @property
     def selector(self) -> str:
-        """The key whose value selects the plug-in, such as `finetuning_type`; rules and forms watch it."""
+        """The key whose value selects the plug-in, such as `finetuning_type`."""
         return self.key
 
     def selected_by(self, value: object) -> bool:
-        """Whether a value of `selector` selects the plug-in. A form uses this before there is a whole config."""
+        """Whether a value of `selector` selects the plug-in."""
         return value == self.name
 
     def is_selected(self, config: ConfigValues) -> bool:
-        """Whether a config selects the plug-in: options of the others have no effect, and a run does not load them."""
+        """Whether a config selects the plug-in."""
         return self.is_selected_in(config.get)
 
     def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
-        """Whether the values of a form select the plug-in, of which there may be no valid config yet."""
+        """Whether the values of a form select the plug-in."""
         return self.selected_by(value_of(self.selector))
 
     def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
-        """Import the implementation: only when a run needs it, since it may import torch.
-
-        Args:
-            base: the abstract class of the kind, such as `llf_core.stages.base.stage.Stage`.
-
-        Returns:
-            The class that `implementation` names.
-        """
+        """Import the class that `implementation` names, a subclass of `base` (the abstract class of the kind)."""
         module, _, name = self.implementation.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
@@ -116,8 +109,8 @@ class Tuner:
     """An adapter of PEFT that a config asks for.
 
     Attributes:
-        peft_type: PEFT's name of it, such as `OFT`.
-        options: values of fields of PEFT's config class; the others keep PEFT's defaults.
+        peft_type: PEFT's name, such as `OFT`.
+        options: fields of PEFT's config class; the others keep PEFT's defaults.
         target_key: the key that names the modules it is put on, for messages; empty if it is put on no module.
         targets: names of these modules, or `all` for every linear layer; None for PEFT's own choice.
         any_module: whether the targets may be other modules than linear layers and embeddings.
@@ -131,10 +124,7 @@ class Tuner:
 
     @property
     def on_parameters(self) -> bool:
-        """Whether PEFT can put the adapter on a parameter, such as one that holds all experts of a layer.
-
-        It applies neither `NOT_ON_PARAMETERS` nor an initialization from the weights there.
-        """
+        """Whether PEFT can put the adapter on a parameter, such as one that holds all experts of a layer."""
         random = self.options.get("init_lora_weights", True) in RANDOM
         return random and not any(self.options.get(name) for name in NOT_ON_PARAMETERS)
 
@@ -145,19 +135,17 @@ class MethodDeclaration(Declaration):
 
     Attributes:
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
-        adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`) and
-            `llf runs loss` can load.
-        tuner: of a method that `llf_core.methods.peft_tuner.PeftTuner` implements: which adapter of PEFT a config asks
-            for; None for others.
+        adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`).
+        tuner: the adapter of PEFT that a config asks for, if `llf_core.methods.peft_tuner.PeftTuner` implements the
+            method.
         prompts: whether a config trains vectors that are put before each example instead of changing layers.
         trains_cache: whether a config trains keys and values in attention's cache, which gradient checkpointing drops.
         check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
             they do. Checked before the start where the shapes are known, and again when the model is loaded.
-        rank_key: the option that holds the rank of its matrices, which less memory can lower; None for a method without
-            one.
+        rank_key: the option that holds the rank of its matrices, which less memory can lower.
         selects_blocks: whether it trains some transformer blocks whole (`freeze_trainable_layers`).
-        trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
-            name; None where it cannot say without the model, as its answer may be too.
+        trained_parameters: number of trained parameters, from the config and the shape of each weight by name; None
+            where that needs the model.
     """
 
     kind: ClassVar[str] = "method"
@@ -195,21 +183,17 @@ class ModifierDeclaration(Declaration):
 
     @property
     def selector(self) -> str:
-        """The key `switch`: a modifier is selected by one of its own options, not by its name."""
+        """The key `switch`."""
         return self.switch
 
     def selected_by(self, value: object) -> bool:
-        """Whether a value of its switch is neither empty, 0 nor false; a form asks before there is a whole config."""
+        """Whether a value of its switch is neither empty, 0 nor false."""
         return bool(value)
 
 
 @dataclass(frozen=True)
 class OptimizerMemory:
-    """Memory that an optimizer needs beside the weights.
-
-    Attributes:
-        state_bytes: bytes of its state.
-    """
+    """Bytes of an optimizer's state, and number of gradient values that exist at a time."""
 
     state_bytes: float
     gradients: int
@@ -224,8 +208,8 @@ class OptimizerDeclaration(Declaration):
             that it is built on. Empty: only `optim` selects it.
         bases: values of `optim` that can stand beside its switch; the first is meant where `optim` names it itself.
         state_bytes: bytes of state for each trained parameter, for the memory forecast; Adam keeps 8.
-        memory: computes the memory from the config, the shape of each trained parameter by name and the bytes of one of
-            their values, where `state_bytes` does not tell it; else None.
+        memory: replaces `state_bytes`: from the config, the shape of each trained parameter by name and the bytes of
+            one of their values.
         layerwise: whether a config has it update each parameter in the backward pass and free its gradient at once.
         keeps_masters: whether it keeps float32 copies of what it updates, so that trained weights stay in the dtype of
             the model.
@@ -255,25 +239,17 @@ class OptimizerDeclaration(Declaration):
         return bool(self.switch) and bool(config.get(self.switch))
 
     def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
-        """Whether its switch or `optim` selects it in the values of a form, of which there may be no valid config yet.
-
-        Args:
-            value_of: gives the value of a key.
-        """
+        """Whether its switch or `optim` selects it in the values of a form."""
         return (bool(self.switch) and bool(value_of(self.switch))) or super().is_selected_in(value_of)
 
     def memory_for(
         self, config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int = 4
     ) -> OptimizerMemory:
-        """Estimate the memory of its state and of the gradients, for the memory forecast.
+        """Estimate the memory of its state and of the gradients.
 
         Args:
-            shapes: shape of each trained parameter, by name.
+            shapes: of each trained parameter, by name.
             width: bytes of one of their values.
-
-        Returns:
-            Bytes of the state (`state_bytes` for each parameter, unless the declaration computes it), and the number of
-            gradient values that exist at a time.
         """
         if self.memory is not None:
             return self.memory(config, shapes, width)
@@ -283,10 +259,7 @@ class OptimizerDeclaration(Declaration):
 
 
 def _batches_of_epoch(config: ConfigValues, rows: float) -> int:
-    """Number of optimizer steps in which all rows are read once, for the forecast of a run's length.
-
-    As transformers' `Trainer` counts them, where batches that are not full count too.
-    """
+    """Optimizer steps of an epoch, as transformers' `Trainer` counts them: batches that are not full count too."""
     training = config.training
     batch = training.per_device_train_batch_size * config.launch.ranks
     return math.ceil(math.ceil(rows / batch) / training.gradient_accumulation_steps)
@@ -297,15 +270,13 @@ class StageDeclaration(Declaration):
     """A training objective; implemented by a `LossStage` or a `TrainerStage` of `llf_core.stages.base.stage`.
 
     Attributes:
-        loss_kind: what its loss says, for the doctor: `likelihood` falls and stays above 0, `preference` falls and may
-            reach 0, `reward` says nothing, while the reward does.
+        loss_kind: for the doctor: `likelihood` falls and stays above 0, `preference` falls and may reach 0, `reward`
+            says nothing, while the reward does.
         likelihood_metric: of a `likelihood` loss, the metric that is one in a config: `loss`, unless it is weighted.
-        evaluation_metrics: metrics of an evaluation beside the loss by which checkpoints can be ranked: by name,
-            whether a higher value is better.
-        token_accuracy: whether its loss is of single tokens, of which an evaluation counts the most likely ones
-            (`compute_accuracy`).
-        perplexity: whether the values of a result's evaluation have the perplexity of its loss, as LLaMA-Factory writes
-            it of `pt`.
+        evaluation_metrics: metrics by which checkpoints can be ranked, beside the loss: whether a higher value is
+            better, by name.
+        token_accuracy: whether an evaluation can count the most likely tokens (`compute_accuracy`).
+        perplexity: whether an evaluation has the perplexity of its loss, as LLaMA-Factory's does for `pt`.
         has_reward_head: whether the model gets a head that computes one number for each completion.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
         pads: whether it pads its batches whatever the model allows.
@@ -319,15 +290,15 @@ class StageDeclaration(Declaration):
         scored_by_functions: of a stage that `uses_rewards`, whether they do in a config.
         samples_groups: whether it samples a group of completions for each prompt (`num_generations`, …).
         generation_keys: keys of the section `generation` by which it samples completions.
-        other_names: what it calls the options that other stages have under another name, by that name.
+        other_names: its own names of options of other stages, by their name there.
         second_model: the key of a model that is loaded beside the trained one; None where the config names none.
         second_is_adapter: whether that is an adapter for the trained model's base in a config.
         completion_limit: the key that limits the tokens of a completion it samples; empty where it samples none.
-        completion_tokens: most tokens of a completion it samples, of a config and the number of tokens of its prompt
-            (0 for the most of all); 0 where it samples none.
+        completion_tokens: maximum tokens of a sampled completion, of a config and the tokens of its prompt (0 for the
+            most of all); 0 where it samples none.
         uses_of_completion: number of optimizer steps that learn from a completion it samples.
-        epoch_steps: number of optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or
-            packed rows).
+        epoch_steps: optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or packed
+            rows).
     """
 
     kind: ClassVar[str] = "stage"
@@ -364,7 +335,7 @@ class StageDeclaration(Declaration):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChatEngineDeclaration(Declaration):
-    """What holds a model and replies; implemented by a `llf_core.chat.chat_engine.ChatEngine`.
+    """Holds a model and replies; implemented by a `llf_core.chat.chat_engine.ChatEngine`.
 
     Attributes:
         package: the package that it needs; empty if it needs none.
@@ -379,11 +350,10 @@ class ChatEngineDeclaration(Declaration):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricDeclaration(Declaration):
-    """What scores generated answers; implemented by a `llf_core.metrics.base_metric.Metric`.
+    """Scores generated answers; implemented by a `llf_core.metrics.base_metric.Metric`.
 
     Attributes:
-        unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are
-            shown in points.
+        unit: shown behind a value. `%` is for values from 0 to 1, shown times 100, with differences in points.
         needs_reference: whether it compares an answer with the reference; examples without one are not scored.
         group: another name in `metrics`, which selects all metrics of the group; empty for none.
     """
@@ -398,7 +368,7 @@ class MetricDeclaration(Declaration):
     group: str = ""
 
     def selected_by(self, value: object) -> bool:
-        """Whether the names in `metrics` have that of the metric or of its group, as `rouge` for all its parts."""
+        """Whether `metrics` names it or its group, as `rouge` for all its parts."""
         names = split_names(value)
         return isinstance(names, tuple) and any(one in names for one in (self.name, self.group) if one)
 

@@ -32,16 +32,13 @@ class RunConfig(ConfigValues):
 
     @classmethod
     def load(cls, source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RunConfig:
-        """Read and validate a config that a run may start with.
+        """Read and validate a config that a run may start with; `validate` reports warnings and notes too.
 
         Args:
             source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`. An empty one leaves every
                 key at its default.
             overrides: `key=value`, the value as YAML; a single text is one of them. They replace values of the source.
             base: folder that relative paths start from. Default: the file's folder, or the working directory.
-
-        Returns:
-            The config, without its warnings and notes; `validate` reports them.
 
         Raises:
             ConfigError: the config cannot be read or has errors; it holds all of them.
@@ -50,8 +47,6 @@ class RunConfig(ConfigValues):
 
     def flat(self, defaults: bool = False) -> dict[str, Any]:
         """Convert to a flat dictionary, as in a config file.
-
-        Every key is unique over all sections, so no nesting is needed.
 
         Args:
             defaults: with the defaults of all sections and selected plug-ins, so that the file also means the same in a
@@ -65,23 +60,16 @@ class RunConfig(ConfigValues):
         return shown
 
     def yaml(self, defaults: bool = False) -> str:
-        """Convert to YAML, as which a run stores its config; `RunConfig.load` of it equals the config.
-
-        Args:
-            defaults: see `flat`.
-        """
+        """Convert to YAML, as which a run stores its config; see `flat`."""
         # A file with `do_predict` and without `do_train` asks for predictions alone.
         more = {"do_train": True} if self.evaluation.do_predict else {}
         return dump_yaml(self.flat(defaults) | more)
 
     def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Write a notebook cell that trains this config, so that a form's settings can be kept as code.
-
-        It names the values that differ from their defaults, and always model, stage and method.
+        """Write a notebook cell that trains this config, with the values that differ from their defaults.
 
         Args:
-            variables: names of notebook variables by key, for values that cannot be written: `{"dataset": "rows"}`.
-                They replace the values of the config. Default: none.
+            variables: names of notebook variables by key, which replace values of the config: `{"dataset": "rows"}`.
         """
         literals = {key: _literal(value) for key, value in self.flat().items()} | dict(variables)
         lines = [f"        {json.dumps(key)}: {literal}," for key, literal in literals.items()]
@@ -89,9 +77,7 @@ class RunConfig(ConfigValues):
         return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 
     def replace(self, **changes: object) -> RunConfig:
-        """Return a copy with changed values; None resets a key to its default. The copy is validated as a whole.
-
-        A config itself never changes, so that what was checked is what a run starts with.
+        """Return a copy with changed values, validated as a whole; None resets a key to its default.
 
         Args:
             changes: values by key; also by an older or second name such as `warmup_ratio`, as in a file.
@@ -113,7 +99,7 @@ class Report:
     """Result of validating a config.
 
     Attributes:
-        config: the config; where a value was refused, with the default in its place.
+        config: with the default in place of each refused value.
         lines: the line of each key, counted from 1, where it is known.
         base: the folder that relative paths start from; None for the working directory.
     """
@@ -129,7 +115,7 @@ class Report:
         return not any(problem.severity == "error" for problem in self.problems)
 
     def accepted(self) -> RunConfig:
-        """Return the config if it has no errors, for callers that cannot go on with one that has.
+        """Return the config if it has no errors.
 
         Raises:
             ConfigError: the config has errors; it holds all of them.
@@ -140,66 +126,40 @@ class Report:
 
     @property
     def unknown(self) -> list[Problem]:
-        """Unknown keys, each with the most similar known name.
-
-        They are errors, since a misspelled key would change nothing.
-        """
+        """Unknown keys (errors), each with the most similar known name."""
         return self._of("unknown")
 
     @property
     def not_built(self) -> list[Problem]:
-        """Known keys and values whose feature is not supported yet.
-
-        They are errors, since ignoring one would train something else.
-        """
+        """Known keys and values whose feature is not supported yet (errors)."""
         return self._of("not_built")
 
     @property
     def invalid(self) -> list[Problem]:
-        """Values of the wrong type or outside their range, and text that cannot be read.
-
-        A rejected value is replaced by its default, so that the rest is still validated.
-        """
+        """Values of the wrong type or outside their range, and text that cannot be read."""
         return self._of("invalid")
 
     @property
     def not_needed(self) -> list[Problem]:
-        """Keys that have no effect or another name, each with what happens instead.
-
-        Such keys are notes, so that a config of LLaMA-Factory runs unchanged.
-        """
+        """Keys that have no effect or another name (notes), each with what happens instead."""
         return self._of("not_needed")
 
     @property
     def violations(self) -> list[Problem]:
-        """Combinations of values that break a rule.
-
-        Each value may be valid alone.
-        """
+        """Combinations of values that break a rule."""
         return self._of("violation")
 
     @property
     def unresolved(self) -> list[Problem]:
-        """Names of models, data sets and modules that do not exist or could not be checked.
-
-        They are added by `name_checks.check`.
-        """
+        """Names of models, data sets and modules that do not exist or could not be checked (`name_checks.check`)."""
         return self._of("unresolved")
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:
-        """Return a copy with other problems in place of its own, errors first.
-
-        Later checks add theirs in this way.
-        """
+        """Return a copy with other problems in place of its own, errors first."""
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
-        """Convert to plain data for `llf validate --json`, without secrets. A number that is not finite stays one.
-
-        Returns:
-            `ok`, and a list of `Problem.json` for each kind: `unknown`, `not_built`, `invalid`, `not_needed`,
-            `violations` and `unresolved`.
-        """
+        """Convert to plain data without secrets: `ok`, and a list of `Problem.json` for each kind of problem."""
         return {
             "ok": self.ok,
             "unknown": [problem.json() for problem in self.unknown],
@@ -224,16 +184,12 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
             at its default. Anything else is a problem of the report.
         overrides: `key=value`, the value as YAML; a single text is one of them. They replace values of the source.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
-
-    Returns:
-        The config and all problems at once, those of the rules included.
     """
     found = validate_as(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
     return Report(found.config, (), found.lines, found.base).with_problems(found.problems)
 
 
 def _literal(value: object) -> str:
-    """Format a value as a Python literal: strings in double quotes, numbers as in the form."""
     match value:
         case str():
             return BIDI_CONTROLS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))

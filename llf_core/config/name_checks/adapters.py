@@ -1,5 +1,3 @@
-"""Checks that a method fits the model's weights and the adapter that it is to continue."""
-
 from __future__ import annotations
 
 import functools
@@ -23,30 +21,21 @@ if TYPE_CHECKING:
     from llf_core.config.weight_shapes import Shapes
 
 TOWERS = ("vision_config", "audio_config")
-"""Keys in the `config.json` of multimodal models. Their towers are not trained, but headers list their weights."""
+"""Keys in the `config.json` of multimodal models, whose towers are not trained but whose weights headers list."""
 
 
 def check_adapters(config: RunConfig) -> CheckResult:
-    """Check the method against the model's quantization and shapes, and its type against the adapter it continues.
-
-    PEFT would report them only after the model is loaded.
-
-    Returns:
-        An error for each that does not fit, and a note about a model whose files are quantized; nothing for what is not
-        on this machine.
-    """
+    """Check the method against a local model's quantization and shapes, and against the adapter that it continues."""
     return _check_quantization(config) + _check_shapes(config) + _check_type(config)
 
 
 def _check_quantization(config: RunConfig) -> CheckResult:
-    """An error where the method would train the quantized weights of a model on this machine."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     problem = None if folder is None else check_stored_quantization(config, config_of(folder))
     return CheckResult((problem,) if problem else ())
 
 
 def _check_type(config: RunConfig) -> CheckResult:
-    """An error where the last adapter is on this machine, and of a type that the method does not continue."""
     names = config.model.adapter_name_or_path
     if not names or config.method.create_new_adapter or not method_of(config).adapter:
         return CheckResult()
@@ -59,11 +48,6 @@ def _check_type(config: RunConfig) -> CheckResult:
 
 
 def _check_shapes(config: RunConfig) -> CheckResult:
-    """Check the options of the config's method against the shapes of its model's weights.
-
-    Returns:
-        An error where they do not fit; nothing where they do, or where the shapes are not known on this machine.
-    """
     check = method_of(config).check_shapes
     shapes = model_shapes(config) if check is not None else None
     problem = check(config, shapes) if check is not None and shapes else None
@@ -71,11 +55,11 @@ def _check_shapes(config: RunConfig) -> CheckResult:
 
 
 def model_shapes(config: RunConfig) -> Shapes | None:
-    """Read the shape of each weight of the config's model, by name, so that misfits are reported before a start.
+    """Read the shape of each weight of the config's model, by name; empty if its folder has no safetensors files.
 
     Returns:
-        The shapes, empty if the folder has no safetensors files; None if they are not known on this machine, if they
-        are those of packed integers, or if some belong to vision or audio towers, which are not trained.
+        None if the shapes are not known on this machine, are those of packed integers, or some belong to vision or
+        audio towers.
     """
     model = config.model.model_name_or_path
     if model == EMBEDDED:
@@ -88,5 +72,5 @@ def model_shapes(config: RunConfig) -> Shapes | None:
 
 @functools.lru_cache(maxsize=4)
 def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Shapes:
-    """Kept as long as the files stay as they are: a form asks after every change."""
+    """Cached until a file changes, since a form asks after every change."""
     return loaded_shapes(read_shapes(folder))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KEY = "model_name_or_path"
 LONGEST = "max_position_embeddings"
-"""Key used as the original length of a long RoPE if the model's config names none."""
+"""Original length of a long RoPE if the model's config names none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Property:
 
     Attributes:
         text: what it does and what to do about it; `{limit}` stands for the value of `above`.
-        severity: `note`, `warning`, or `error` with which nothing right can be learned.
+        severity: `error` if nothing right can be learned.
         types: values of `model_type` that have it.
         rope: kinds of rotary embedding that have it.
         above: the key of the model's config that `cutoff_len` must exceed for it to matter; None if it always matters.
@@ -55,14 +55,7 @@ class Property:
     given: Mapping[str, object] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
-        """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`.
-
-        Of a rotary embedding, `max_position_embeddings` where the model's config has no such value. None if `above` is
-        None, or if the config has neither as an integer.
-
-        Args:
-            settings: the model's `config.json`.
-        """
+        """Value of `above` in a model's `config.json`; `max_position_embeddings` for a rotary embedding without one."""
         if self.above is None:
             return None
         near = (settings, *_rotary(settings)) if self.rope else (settings,)
@@ -70,21 +63,11 @@ class Property:
         return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
 
     def message(self, settings: Mapping[str, object]) -> str:
-        """Format the message about a model: the property, the architecture, and what it does to a run.
-
-        Args:
-            settings: the model's `config.json`.
-        """
+        """Format the message about a model, from its `config.json`."""
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
     def belongs_to(self, settings: Mapping[str, object]) -> bool:
-        """Whether a model has the property, by its architecture, its kind of rotary embedding or a setting (`given`).
-
-        None has it with a setting of `unless`.
-
-        Args:
-            settings: the model's `config.json`.
-        """
+        """Whether a model has the property: by architecture, rotary embedding or `given`, and not `unless`."""
         kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
         if any(settings.get(key) == value for key, value in self.unless.items()):
             return False
@@ -95,7 +78,7 @@ class Property:
 
 @functools.cache
 def properties() -> tuple[Property, ...]:
-    """All properties, in the order in which they are reported. Read from `properties.toml` once per process."""
+    """All properties, in the order in which they are reported."""
     tables = tomllib.loads(files(__package__).joinpath("properties.toml").read_text(encoding="utf-8"))["property"]
     lists = ("types", "rope")
     return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
@@ -107,11 +90,7 @@ def indexed_types() -> tuple[str, ...]:
 
 
 def indexed_limit(settings: Mapping[str, object]) -> int | None:
-    """Tokens of an example above which a model with indexed attention computes it without padding; None for others.
-
-    Args:
-        settings: the model's `config.json`.
-    """
+    """Tokens of an example above which a model with indexed attention computes it without padding; None for others."""
     return next((_indexed().limit(part) for part in _parts(settings) if _indexed().belongs_to(part)), None)
 
 
@@ -120,26 +99,16 @@ def _indexed() -> Property:
 
 
 def refusal(settings: Mapping[str, object]) -> str | None:
-    """Reason why a model cannot be trained with any config, or None. The trainer asks before it loads the weights.
-
-    Args:
-        settings: the model's `config.json`.
-    """
+    """Reason why a model with this `config.json` cannot be trained with any config, or None."""
     errors = [one for one in properties() if one.severity == "error" and not one.predicts]
     return next((one.message(part) for one in errors for part in _parts(settings) if one.belongs_to(part)), None)
 
 
 def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Find the properties of a model's architecture that matter for a config.
+    """Find the properties of a model's architecture that change the loss of a config without an error.
 
-    Such a property changes the loss without an error, for example padding that other examples of the batch attend to.
-
-    Args:
-        settings: the model's `config.json`. Of a vision model, the part about text counts too.
-
-    Returns:
-        A problem beside `model_name_or_path` for each property that matters with these settings, and one beside
-        `mixture_of_depths` or `moe_aux_loss_coef` if that does not fit its routers or experts.
+    Of a vision model, the part of `settings` (its `config.json`) about text counts too. Includes routers and experts
+    (`mixture_of_depths`, `moe_aux_loss_coef`) that the model lacks.
     """
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or packs_examples(config)
@@ -165,11 +134,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
 
 def check_architecture(config: RunConfig) -> CheckResult:
-    """Check the architecture of the config's model, if it is on this machine; otherwise the trainer does.
-
-    Returns:
-        What `properties_of` and `check_rope_scaling` find; nothing for a model that is not here.
-    """
+    """Check the architecture of the config's model and its RoPE scaling, if the model is on this machine."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     if folder is None:
         return CheckResult()
@@ -184,7 +149,6 @@ def _parts(settings: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
 
 
 def _rotary(settings: Mapping[str, object]) -> list[dict[str, object]]:
-    """Settings of rotary embeddings, for each kind of layer if they differ."""
     tables = [settings.get(key) for key in ("rope_parameters", "rope_scaling")]
     known = [one for one in tables if isinstance(one, dict)]
     inside = [inner for one in known for inner in one.values() if isinstance(inner, dict)]

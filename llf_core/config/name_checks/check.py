@@ -38,8 +38,6 @@ def check_local(
 ) -> CheckResult:
     """Check the names in a config without network access. Of weights, only the headers of the files are read.
 
-    The form does this after each change; what only a hub can answer is left to `query_hub` in another thread.
-
     Args:
         base: the folder that relative paths start from. Default: the working directory.
         runs: ids of runs, which a reward model may be.
@@ -71,12 +69,9 @@ def check(
     starting: bool = False,
     seconds: float = SECONDS,
 ) -> Report:
-    """Check the names in a config, on this machine and on the hub.
-
-    A misspelled name is then reported before anything is downloaded or started.
+    """Check the names in a config, on this machine and on the hub, and add the problems to the report of `validate`.
 
     Args:
-        report: of `validate`.
         runs: ids of runs, which a reward model may be.
         home: see `check_local`.
         starting: whether a run is about to start on this machine: a missing file is then an error, not a warning.
@@ -94,15 +89,13 @@ def check(
 def required_for_start(problem: Problem) -> Problem:
     """Turn the warning about a missing file or folder into an error, for a run that starts on this machine.
 
-    Module names stay warnings, since the table of modules may be older than the model. Any other problem is returned
-    unchanged.
+    Module names stay warnings, since the table of modules may be older than the model.
     """
     lacks = problem.kind == "unresolved" and problem.severity == "warning" and problem.key not in KEYS
     return replace(problem, severity="error") if lacks else problem
 
 
 def _used_fields(config: RunConfig) -> Iterator[FieldSpec]:
-    """The fields that the config's stage and plug-ins read."""
     for spec in fields():
         if not is_used(spec, config):
             continue

@@ -14,18 +14,13 @@ if TYPE_CHECKING:
 
 DEMO, DEMO_PAIRS = "llf_demo", "llf_demo_pairs"
 SHIPPED = (DEMO, DEMO_PAIRS)
-"""Data sets of our own writing that come with LLF."""
+"""Data sets that come with LLF."""
 INFO_FILE = "dataset_info.json"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a data set.
-
-    Attributes:
-        kind: what its name is; `nowhere` where it is none of all.
-        path: of `path`, the file or folder; None for other places.
-    """
+    """Location of a data set, by its name; `path` is the file or folder of the kind `path`."""
 
     kind: Literal["entry", "shipped", "url", "path", "hub", "nowhere"]
     path: Path | None = None
@@ -33,8 +28,6 @@ class Place:
 
 def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
     """Resolve the name of a data set: an entry, a data set of LLF, a URL, a path, or a hub id; the first that fits.
-
-    Check and loader use it, so that a data set that passes the check is the one that is loaded.
 
     Args:
         base: `dataset_dir`.
@@ -55,15 +48,12 @@ def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name has the form `owner/name`, so that it may be a data set of the hub."""
     owner, slash, repository = name.partition("/")
     return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
 
 
 def info_of(path: Path) -> dict[str, Any]:
-    """Read the entries of a `dataset_info.json`; empty if there is no such regular file.
-
-    It maps names of data sets to files, hub ids and columns, as in LLaMA-Factory.
+    """Read the entries of a `dataset_info.json`, as of LLaMA-Factory; empty if there is no such regular file.
 
     Raises:
         ValueError: it is not a JSON object; the text is a sentence for the user.

@@ -1,5 +1,3 @@
-"""Checks that the data sets in a config exist."""
-
 from __future__ import annotations
 
 import fnmatch
@@ -30,13 +28,12 @@ ENTRIES = 2000
 
 
 def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
-    """Check each data set in the value of a key, so that a misspelled name is reported before a model is loaded.
+    """Check each data set in the value of a key.
 
     Returns:
         An error for each name that is not found here, a warning for one that may be an entry of LLaMA-Factory's
         `dataset_info.json` on another machine, and a question for each hub id that is neither cached nor well known.
-        One error if `dataset_info.json` cannot be read. Nothing about absolute paths, see `paths.check_paths`, and if
-        `dataset_dir` is a data set of the hub.
+        Nothing about absolute paths (`paths.check_paths`), and if `dataset_dir` is a data set of the hub.
     """
     return _DatasetChecker(config, spec, tuple(folders)).check()
 
@@ -74,7 +71,6 @@ class _DatasetChecker:
         return self.nowhere(name) if place.kind == "nowhere" else CheckResult()
 
     def entry(self, name: str, entry: object) -> CheckResult:
-        """Check the file or hub id that an entry of `dataset_info.json` names."""
         if not isinstance(entry, dict):
             return CheckResult()  # reading it says so
         if entry.get("hf_hub_url"):
@@ -98,7 +94,6 @@ class _DatasetChecker:
         )
 
     def nowhere(self, name: str) -> CheckResult:
-        """Check a name that is neither an entry nor a path nor a hub id."""
         theirs = known_names.llama_factory_entries()
         elsewhere = not leads_to_file(self.info_file)
         lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
@@ -132,10 +127,7 @@ class _DatasetChecker:
 
 
 def files(folders: Iterable[Path]) -> Iterator[str]:
-    """Names of the data files in some folders, as suggestions for a misspelled name. Unreadable folders are skipped.
-
-    Of each folder, `MOST` entries are looked at, so that a huge one does not delay a form.
-    """
+    """Names of the data files among the first `MOST` entries of each folder. Unreadable folders are skipped."""
     for folder in dict.fromkeys(folders):
         try:
             names = [entry.name for entry in islice(folder.iterdir(), MOST)]

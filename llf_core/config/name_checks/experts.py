@@ -1,5 +1,3 @@
-"""Checks whether a model has experts, as `moe_aux_loss_coef` expects."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -15,15 +13,7 @@ KEY = "moe_aux_loss_coef"
 
 
 def check_experts(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Refuse the auxiliary loss of routers for a model whose config names no experts, before the model is loaded.
-
-    Args:
-        settings: the model's `config.json`; of a vision model, the part about text counts too.
-
-    Returns:
-        An error, if the model has no experts; nothing without the key, or if the settings are
-        empty and so tell nothing.
-    """
+    """Refuse the auxiliary loss of routers for a model whose `config.json`, unless empty, names no experts."""
     tables = [settings, *(value for value in settings.values() if isinstance(value, dict))]
     if not config.get(KEY) or not settings or any("expert" in str(key) for table in tables for key in table):
         return ()

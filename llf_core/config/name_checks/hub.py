@@ -27,12 +27,11 @@ TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Question, Answer]:
-    """Query the hub about all repositories at once, within a time limit.
+    """Query the hub about all repositories at once, within a time limit; nothing is downloaded.
 
-    Each hub is asked only whether it has a repository; nothing is downloaded. Requests are made by Hugging Face's
-    client, which fetches models later too (`HF_ENDPOINT`, `HF_TOKEN`, proxies), or as `mirrors` says. `HF_HUB_OFFLINE`
-    is respected. Failures of the network are answers, not errors: a machine without internet can train a cached model.
-    Threads that wait for a late answer go on until it comes or their connection ends.
+    Requests are made by Hugging Face's client (`HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, proxies), or as `mirrors`
+    says. Failures of the network are answers, not errors. Threads that wait for a late answer go on until it comes or
+    their connection ends.
     """
     unique = list(dict.fromkeys(questions))
     why = _unavailable()
@@ -55,12 +54,12 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
 
 
 def endpoint() -> str:
-    """Address of the hub for messages: `HF_ENDPOINT` or huggingface.co, without user name, password and query."""
+    """Address of the hub for messages, without user name, password and query."""
     return without_secrets((os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"))
 
 
 def offline() -> bool:
-    """Whether offline mode is set, in the environment or in the imported client, so that the hub is not queried."""
+    """Whether offline mode is set, in the environment or in the imported client."""
     client = sys.modules.get("huggingface_hub.constants")
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in TRUE or bool(getattr(client, "HF_HUB_OFFLINE", False))
@@ -85,7 +84,6 @@ def _query(question: Question, seconds: float, until: float, answers: dict[Quest
 
 
 def _address(question: Question) -> str:
-    """Address of the hub that a question goes to, for messages."""
     mirror = mirror_of(question.hub)
     return endpoint() if mirror is None else mirror.shown
 

@@ -9,7 +9,7 @@ from llf_core.config.paths import expanded
 
 
 def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
-    """Ids of the repositories that have a snapshot in the cache, which need no query of the hub.
+    """Ids of the repositories that have a snapshot in the cache.
 
     Args:
         kind: `model` or `dataset`.
@@ -23,30 +23,15 @@ def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
 
 
 def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
-    """Find the newest cached snapshot of a model, whose config and headers can be read without the hub.
-
-    Args:
-        model: hub id, `owner/name`.
-        cache_dir: folder of the cache. Default: the client's own folder.
-
-    Returns:
-        The folder of the snapshot, or None if the model is not cached.
-    """
+    """Newest cached snapshot of a model, by its hub id; None if it is not cached."""
     found = snapshots(model, cache_dir)
     return found[-1] if found else None
 
 
 def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
-    """List the cached snapshots of a model, one for each downloaded commit.
+    """Folders of the cached snapshots of a model, one for each downloaded commit, the newest last.
 
     Each may be loaded, so the code of all of them is shown before any runs.
-
-    Args:
-        model: hub id, `owner/name`.
-        cache_dir: folder of the cache. Default: the client's own folder.
-
-    Returns:
-        Folders, the newest last; none if the model is not in the cache.
     """
     folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
     try:
@@ -56,7 +41,6 @@ def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
 
 
 def _cache(cache_dir: str | None) -> Path:
-    """The client's cache folder, from the variables that it reads itself."""
     if cache_dir:
         return Path(cache_dir)
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
@@ -66,10 +50,7 @@ def _cache(cache_dir: str | None) -> Path:
 
 
 def has_token() -> bool:
-    """Whether the hub's client has a token, in the environment or in the file that a login writes.
-
-    Without one the hub refuses the download of a gated model, which a check then says before the start.
-    """
+    """Whether the hub's client has a token, in the environment or in the file that a login writes."""
     if any((os.environ.get(name) or "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
     path = os.environ.get("HF_TOKEN_PATH")
@@ -81,7 +62,6 @@ def has_token() -> bool:
 
 
 def _client_home() -> Path:
-    """The client's own folder, from the variables that it reads itself."""
     home = os.environ.get("HF_HOME")
     if not home:
         home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")

@@ -18,9 +18,9 @@ class Question:
     """Whether a hub has a repository.
 
     Attributes:
-        value: that key's whole value, as it stands in a file.
+        value: the key's whole value, as it stands in a file.
         hint: ` Did you mean …?`, or nothing.
-        hub: which hub, a value of the key `hub`.
+        hub: a value of the key `hub`.
     """
 
     kind: Literal["model", "dataset"]
@@ -37,8 +37,8 @@ class Answer:
     """Answer of a hub about a repository.
 
     Attributes:
-        there: whether it has it; None where it did not say.
-        why: why it did not say, or which hub has not got it.
+        there: None if it is not known.
+        why: why it is not known, or which hub has not got it.
     """
 
     there: bool | None
@@ -46,13 +46,7 @@ class Answer:
 
 
 def problem_from_answer(question: Question, answer: Answer) -> Problem | None:
-    """Turn the answer of a hub into a problem of the config.
-
-    Form and command line then show it like every other problem.
-
-    Returns:
-        An error if the repository does not exist, a note if that could not be checked, None if it exists.
-    """
+    """Turn the answer of a hub into an error if the repository does not exist, a note if that is not known, or None."""
     if answer.there:
         return None
     what = WHAT[question.kind]

@@ -21,17 +21,16 @@ REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 """A branch, tag or commit of a mirror; it becomes the name of a folder."""
 MAIN = "main"
 LISTING = ".llf_files.json"
-"""Name of the file in a downloaded model that lists its complete files: sizes and checksums by name."""
+"""File of a downloaded model that lists its complete files: sizes and checksums by name."""
 
 
 @dataclass(frozen=True)
 class MirrorFile:
-    """A file of a repository.
+    """A file in the top folder of a repository.
 
     Attributes:
-        name: in the top folder of the repository.
         size: bytes.
-        sha256: checksum; empty if the hub does not tell it.
+        sha256: empty if the hub does not give it.
     """
 
     name: str
@@ -44,8 +43,8 @@ class Mirror:
     """A hub of models with an interface of its own.
 
     Attributes:
-        address_variable: environment variable with another address; that of the hub's own client.
-        token_variable: environment variable with a token; that of the hub's own client.
+        address_variable: environment variable of the hub's own client with another address.
+        token_variable: environment variable of the hub's own client with a token.
         main: its name of the branch that Hugging Face calls `main`.
         list_path: path and query of the list of files in the top folder, from id and revision.
         file_path: path and query of a file, from id, revision and name.
@@ -63,38 +62,31 @@ class Mirror:
 
     @property
     def endpoint(self) -> str:
-        """Address that requests go to: that of the environment variable of the hub's own client, else `address`."""
+        """Address that requests go to."""
         return (os.environ.get(self.address_variable) or self.address).rstrip("/")
 
     @property
     def shown(self) -> str:
-        """Address of the hub for messages, without user name, password and query, see `without_secrets`."""
+        """Address for messages, see `without_secrets`."""
         return without_secrets(self.endpoint)
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of a request; with the token of the environment, if there is one, which private models need."""
+        """Headers of a request; with the token of the environment, if there is one."""
         token = (os.environ.get(self.token_variable) or "").strip()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def revision(self, name: str) -> str:
-        """The revision by this hub's name: its main branch may have another one than `main`.
-
-        Args:
-            name: value of `model_revision`.
-        """
+        """A `model_revision` by this hub's name."""
         return self.main if name == MAIN else name
 
     def files(self, model: str, revision: str, seconds: float) -> list[MirrorFile]:
-        """List the files in the top folder of a model, to download them or to find out whether the model exists.
+        """List the files in the top folder of a model.
 
         Args:
-            model: id of the model, `owner/name`.
+            model: `owner/name`.
             revision: branch, tag or commit, by this hub's name.
             seconds: how long the server may be silent; the whole answer may take three times as long.
-
-        Returns:
-            Names, sizes and checksums; without names that are none of a file in a folder, since files get them here.
 
         Raises:
             MirrorError: the hub refused the request: no such model or revision, or no access.
@@ -166,16 +158,16 @@ MIRRORS: dict[str, Mirror] = {
 
 
 def mirror_of(hub: str) -> Mirror | None:
-    """The mirror that a value of `hub` names, to be asked in its own way; None for Hugging Face."""
+    """The mirror that a value of `hub` names; None for Hugging Face."""
     return MIRRORS.get(hub)
 
 
 def cache_folder(hub: str, name: str, revision: str, cache_dir: str | None) -> Path:
-    """Folder of a mirror's model in the cache: a download writes it, and a check looks there before it asks the hub.
+    """Folder of a mirror's model in the cache.
 
     Args:
         hub: value of the key `hub`.
-        name: id of the model, `owner/name`.
+        name: `owner/name`.
         revision: branch, tag or commit, by the mirror's name.
         cache_dir: `cache_dir` of a config. Default: `llf` in the user's cache folder (`XDG_CACHE_HOME`).
     """

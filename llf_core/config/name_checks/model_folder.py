@@ -1,5 +1,3 @@
-"""Folder and `config.json` of a local model."""
-
 from __future__ import annotations
 
 import os
@@ -12,29 +10,19 @@ from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
-    """Find the local folder of a model; None if it is not on this machine, a single file, or an empty name.
-
-    Its config and the headers of its weights can be read without the hub.
-
-    Args:
-        model: `model_name_or_path`.
-        cache_dir: `cache_dir` of a config. Default: the client's own folder.
-    """
+    """Local folder of a `model_name_or_path`, possibly in the cache; None for a single file or an empty name too."""
     here = expanded(model)
     return here if model and is_there(here) and here.is_dir() else snapshot(model, cache_dir)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`; empty if the loader would refuse it too, and report it."""
+    """Read a model's `config.json`; empty if it cannot be read."""
     path = Path(os.path.realpath(folder / "config.json"))  # the cache of a hub has links
     return read_object_or_empty(path, MODEL_SETTINGS_BYTES)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read.
-
-    The language model's settings (layers, heads, vocabulary) are in `text_config` there.
-    """
+    """Read the language model's settings: a `config.json`, or its `text_config`; empty if it cannot be read."""
     settings = config_of(folder)
     text = settings.get("text_config")
     return text if isinstance(text, dict) and text else settings

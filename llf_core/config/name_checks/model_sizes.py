@@ -1,5 +1,3 @@
-"""Checks the sizes in the `config.json` of a config's model, since no memory should be taken for a broken file."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ KEY = "model_name_or_path"
 
 
 def check_model_sizes(config: RunConfig) -> CheckResult:
-    """Check that the model, if it is on this machine, names no size that no model has, such as 10^30 hidden values."""
+    """Check a local model for sizes that no model has, such as 10^30 hidden values, which would exhaust the memory."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     try:
         check_sizes({} if folder is None else config_of(folder))

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 def check_model_terms(config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Check the terms of the model in the value of a key, as far as the catalog knows them; no hub is queried.
 
-    Otherwise a run fails only when it downloads the model, and the license is read only when its result is published.
-
     Returns:
-        A warning for a gated model that is not cached while there is no token, unless another hub is set, and a note
-        for a license with conditions. Nothing for a folder, and for a model that the catalog lacks.
+        A warning for a gated model that is not cached while there is no token, unless another hub is set; a note for a
+        license with conditions.
     """
     name = config.get(spec.key)
     known = find_model(name) if isinstance(name, str) and not is_there(Path(name)) else None
@@ -55,7 +53,6 @@ def _gate(model: CatalogModel, config: RunConfig, spec: FieldSpec) -> tuple[Prob
 
 
 def _license(model: CatalogModel, config: RunConfig, spec: FieldSpec) -> tuple[Problem, ...]:
-    """A note on the conditions of the license."""
     terms = license_conditions().get(model.license)
     if terms is None:
         return ()

@@ -1,5 +1,3 @@
-"""Checks that the models and adapters in a config exist."""
-
 from __future__ import annotations
 
 import re
@@ -33,21 +31,18 @@ LONGEST_HUB_NAME = 96
 MOST = 500
 """Maximum number of entries of a folder to search for suggestions."""
 LONGEST_LOOKED_AT = 200
-"""Maximum number of characters of a name that are compared for suggestions."""
+"""Maximum characters of a name that are compared for suggestions."""
 LONGEST_SHOWN = 120
 MARKS = ("config.json", "adapter_config.json")
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only be a local path, so that no hub is asked about it."""
+    """Whether a name can only be a local path."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
 
 
 def may_be_hub_id(name: str) -> bool:
-    """Whether a hub may have a repository of this name: `name` or `owner/name`, as its client allows them.
-
-    No hub is asked about any other name.
-    """
+    """Whether a hub may have a repository of this name: `name` or `owner/name`, as its client allows them."""
     parts = name.split("/")
     good = all(HUB_NAME.fullmatch(part) and len(part) <= LONGEST_HUB_NAME for part in parts)
     return good and len(parts) <= 2 and not any(odd in name for odd in ("--", "..")) and not name.endswith(".git")  # noqa: PLR2004 - owner and name
@@ -60,16 +55,7 @@ def shown_name(name: str) -> str:
 
 
 def meant_instead(name: str, cache_dir: str | None = None) -> str:
-    """Suggest the model that was probably meant, among local, cached and well-known ones, for the loader's error.
-
-    Args:
-        name: of a model or an adapter that cannot be loaded.
-        cache_dir: `cache_dir` of a config. Default: the client's own folder.
-
-    Returns:
-        A sentence with a leading space; empty if no name is similar, or `name` itself is one of these, as where only
-        its revision does not exist.
-    """
+    """` Did you mean …?` for a model or adapter that cannot be loaded; empty if no known name is similar."""
     here = tuple(_local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
     return f" Did you mean {near!r}?" if near not in {None, name} else ""
@@ -78,15 +64,13 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
 def check_models(config: RunConfig, spec: FieldSpec, folders: Sequence[Path], runs: Iterable[str]) -> CheckResult:
     """Check each model or adapter in the value of a key, without network access.
 
-    A misspelled model is then reported while the form is filled in, not when the trainer loads it.
-
     Args:
         folders: folders to search for models, at least one; relative paths start from the first.
         runs: ids of runs, which a reward model may be.
 
     Returns:
-        An error for a name that can be no model, or that misspells one on this machine; a problem for a missing path,
-        see `paths.absent`; and a question for each hub id that is neither cached nor well known.
+        An error for a name that can be no model, or that misspells one on this machine; a problem for a missing path
+        (`paths.absent`); and a question for each hub id that is neither cached nor well known.
     """
     value = config.get(spec.key)
     names = value if isinstance(value, tuple) else () if value is None else (value,)
@@ -120,7 +104,6 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
 def _by_name(
     name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
 ) -> CheckResult:
-    """Check a name that does not exist on this machine."""
     here = tuple(_local_models(folders))
     hub, stored, known = config.model.hub, cached("model", config.model.cache_dir), known_names.models()
     mirror = mirror_of(hub)
@@ -147,7 +130,6 @@ def _by_name(
 def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
     name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
 ) -> CheckResult:
-    """Create an error with the name that was probably meant, and with the form of a hub id if `form` is set."""
     expected = " Expected a model folder, a .gguf file, or a hub id of the form owner/name." if form else ""
     mean = f" Did you mean {meant!r}?" if meant else ""
     fixes = replacement_fixes(config, spec, name, meant)
@@ -175,7 +157,7 @@ def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:
 
 
 def _local_models(folders: Iterable[Path]) -> Iterator[str]:
-    """Folders with a model or an adapter, and GGUF files, by their names in each of some folders. For suggestions."""
+    """Names of folders with a model or an adapter, and of GGUF files, in each of some folders."""
     for folder in dict.fromkeys(folders):
         try:
             for entry in islice(folder.iterdir(), MOST):

@@ -1,5 +1,3 @@
-"""Checks that the model has the modules in a config."""
-
 from __future__ import annotations
 
 import functools
@@ -37,12 +35,12 @@ KEYS: dict[str, Kind] = {
     "freeze_trainable_modules": "inside",
     "freeze_extra_modules": "outside",
 }
-"""Keys that name modules, and of which kind: linear layers, any, or single names inside or outside the blocks."""
+"""Keys that name modules, and which kind: linear layers, any, or single names inside or outside the blocks."""
 ALL = "all"
 WITHOUT_ALL = frozenset({"additional_target", "freeze_extra_modules", "ia3_feedforward"})
-"""Keys of `KEYS` in which `all` is no more than a name."""
+"""Keys of `KEYS` in which `all` is no special value."""
 EXPERTS = ("gate_up_proj", "down_proj")
-"""What transformers calls the parameters that it makes of the weights of all experts of a layer."""
+"""Names in transformers of the parameters with the weights of all experts of a layer."""
 HEADS = ("lm_head", "score")
 """Heads that exist even if no weight of that name is stored: tied to the embedding, or new."""
 
@@ -69,16 +67,11 @@ class Modules:
 
 
 def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Check the module names in the value of a key against those of the model.
-
-    PEFT would report a missing module only after the model is loaded.
-
-    Args:
-        spec: the key, such as `lora_target`.
+    """Check the module names in the value of a key, such as `lora_target`, against those of the model.
 
     Returns:
-        An error if the model lacks a module, or only a warning if its modules are known by family alone and the name is
-        no misspelling. Of an unknown model, a warning if a name misspells a module of other models. Else nothing.
+        An error if the model lacks a module; only a warning if its modules are known by family alone and the name is no
+        misspelling, or if it is a misspelling and the model unknown.
     """
     requested = [name for name in config.get(spec.key) or () if name != ALL or spec.key in WITHOUT_ALL]
     modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if requested else None
@@ -104,7 +97,6 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def _among_all_families(config: RunConfig, spec: FieldSpec, requested: list[str]) -> CheckResult:
-    """Check names for a model that is not known: a warning if one is a misspelling of a name that other models have."""
     known = {name for family in families() for name in (*family.linear, *family.inside, *family.outside)}
     odd = [name for name in requested if name.rpartition(".")[2] not in known and misspelt(name, known)]
     if not odd:
@@ -146,14 +138,7 @@ def _meant(missing: Iterable[str], known: Iterable[str]) -> str:
 
 
 def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
-    """Find the modules of a local or well-known model; None if they are unknown.
-
-    Names in a config are checked against them, and the form suggests them.
-
-    Args:
-        model: `model_name_or_path`.
-        cache_dir: `cache_dir` of a config. Default: the client's own folder.
-    """
+    """Find the modules of a local or well-known `model_name_or_path`; None if they are unknown."""
     if model == EMBEDDED:
         family = family_of(model_type="llama")
     else:

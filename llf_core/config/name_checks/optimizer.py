@@ -1,5 +1,3 @@
-"""Checks that the optimizer can train the model's weights."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -13,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_optimizer(config: RunConfig) -> CheckResult:
-    """Check the selected optimizer against the shapes of a local model's weights, before the model is loaded.
-
-    Returns:
-        An error if the optimizer cannot train weights of these shapes; nothing for a method that makes an adapter.
-    """
+    """Check the selected optimizer against the shapes of a local model's weights; not for a method with an adapter."""
     check = optimizer_of(config).check_shapes
     shapes = None if method_of(config).adapter or check is None else model_shapes(config)
     problem = check(config, shapes) if check is not None and shapes else None

@@ -25,7 +25,7 @@ MARKER = "llf_result.json"
 """Written last into a copied result: `{"format": 1, "run", "files": {name: {"bytes", "modified", "sha256"}}}`."""
 LARGEST_MARKER = 16 * 2**20
 HASHED_QUICKLY = 64 * 2**20
-"""Maximum size in bytes of a file whose content a quick check compares if its modification time differs."""
+"""Maximum bytes of a file that a quick check hashes if its modification time differs."""
 OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "chats", "kept", "trust.key", "trusted.json")
 """Entries of `LLF_HOME`, into which nothing else may be written."""
 PREVIOUS = ".previous"
@@ -34,14 +34,7 @@ EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an e
 
 
 def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult:
-    """Check that `output_dir` may receive a result, so that a run does not fail at its end.
-
-    Args:
-        home: `LLF_HOME`; None if it is not known.
-
-    Returns:
-        An error with another folder as its fix, or nothing.
-    """
+    """Check that `output_dir` may receive a result; the fix of an error is another folder."""
     output_dir = config.training.output_dir
     why = refusal(expanded(output_dir), config, home) if output_dir else ""
     if not output_dir or not why:
@@ -56,10 +49,9 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
     """Reason why a folder may not receive a result; empty if it may. Files that LLF did not write are never lost.
 
     Args:
-        target: the folder that `output_dir` names.
         home: `LLF_HOME`, whose own folders receive no result; None if it is not known.
-        thorough: whether each file of an earlier result is compared by its content. A quick check does that only for
-            small files whose modification time differs.
+        thorough: compare each file of an earlier result by its content, not only small ones whose modification time
+            differs.
     """
     why = "" if home is None else _of_home(target, home)
     why = why or _protected(target, config) or _no_folder(target) or _closed(target)
@@ -68,11 +60,7 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
 
 
 def foreign_entry(target: Path, *, thorough: bool = False) -> str:
-    """Describe the first entry of a folder that is not an unchanged result of LLF; empty if there is none.
-
-    Of a folder or file that cannot be read, it says so. Links are not followed: a link in the folder counts as such an
-    entry.
-    """
+    """Describe the first entry of a folder that is a link or not an unchanged result of LLF; empty if there is none."""
     try:
         known = recorded(target)
         said = (_said(name, entry, known, thorough=thorough) for name, entry in walk(target))
@@ -84,7 +72,6 @@ def foreign_entry(target: Path, *, thorough: bool = False) -> str:
 
 
 def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough: bool) -> str:
-    """Reason why an entry is not part of an unchanged result; empty if it is."""
     if entry.is_symlink():
         return f"It contains the link {name}, which LLF did not write."
     if entry.is_dir(follow_symlinks=False):
@@ -99,11 +86,7 @@ def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough
 
 
 def recorded(target: Path) -> dict[str, Any]:
-    """Read the files recorded in the marker of a result, by name, so that changes since then are found.
-
-    Returns:
-        Size in bytes, modification time in ns and SHA-256 of each file; empty without a valid marker.
-    """
+    """Bytes, modification time in ns and SHA-256 of each file in a result's marker; empty without a valid one."""
     try:
         descriptor = os.open(target / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -122,10 +105,7 @@ def recorded(target: Path) -> dict[str, Any]:
 
 
 def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Iterate over everything below a folder, each folder before its content. Links are not followed.
-
-    `foreign_entry` compares the entries with what was recorded.
-    """
+    """Iterate over everything below a folder, each folder before its content. Links are not followed."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
             name = f"{inside}{entry.name}"
@@ -135,7 +115,7 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def fingerprint(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits, by which a result is recognised as unchanged."""
+    """The SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -184,7 +164,6 @@ def _closed(target: Path) -> str:
 
 
 def _of_home(target: Path, home: Path) -> str:
-    """Reason why a folder of LLF itself may not receive a result; empty for any other folder."""
     resolved, home = real_path(target), real_path(home)
     own = [home / name for name in OWN]
     if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):

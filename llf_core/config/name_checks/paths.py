@@ -1,5 +1,3 @@
-"""Checks that the paths in a config exist."""
-
 from __future__ import annotations
 
 from itertools import islice
@@ -17,20 +15,13 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
 
 LONGEST_SHOWN = 200
-"""Characters of a path that a message repeats."""
+"""Maximum characters of a path in a message."""
 MOST = 500
-"""Entries of a folder that are looked at for what may have been meant."""
+"""Maximum number of entries of a folder to search for suggestions."""
 
 
 def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Check that the absolute paths in the value of a key exist.
-
-    The trainer would find a missing one only after it has started.
-
-    Returns:
-        A warning for each missing path, since the config may be meant for another machine; an error if the name is a
-        misspelling of an entry of the parent folder.
-    """
+    """Check that the absolute paths in the value of a key exist, see `absent`."""
     value = config.get(spec.key)
     found = CheckResult()
     for name in value if isinstance(value, tuple) else (value,):
@@ -40,12 +31,7 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Report a path in a config that does not exist, with the name that was probably meant.
-
-    Returns:
-        One problem, with the most similar name in the parent folder, if any, as its fix: an error if the path is a
-        misspelling of that name, else a warning.
-    """
+    """Report a path that does not exist: an error if it misspells a name in its parent folder, else a warning."""
     siblings = _names(path.parent)
     slip = misspelt(path.name, siblings)
     meant = slip or nearest(path.name, siblings)

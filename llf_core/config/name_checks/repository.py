@@ -37,14 +37,11 @@ def fetch_repository_info(
 
 
 def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tuple[int, Any]:
-    """Read what a server says in JSON, with limits on size and time, since a server may send bytes without end.
+    """HTTP status and JSON value of a server's answer, with limits on size and time; None from status 400.
 
     Args:
         headers: of the request. Those of authorization are not sent on to another server.
         seconds: how long the server may be silent; the whole answer may take three times as long.
-
-    Returns:
-        The HTTP status, and the value; None of a status that is a refusal or an error.
     """
 
     def request() -> tuple[int, Any]:
@@ -92,7 +89,6 @@ def _request(kind: str, name: str, revision: str | None, seconds: float) -> Any:
 
 
 def _read(address: str, headers: Mapping[str, str], seconds: float) -> tuple[int, bytes, Any]:
-    """Status, body and response of a request, whose body has at most `MOST_BYTES`."""
     from huggingface_hub.utils import get_session
 
     body = bytearray()

@@ -1,5 +1,3 @@
-"""Results of the checks of names: problems, and questions for a hub."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,11 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of checking some names on this machine.
-
-    Attributes:
-        problems: errors, warnings and notes.
-    """
+    """Problems found on this machine, and questions for a hub."""
 
     problems: tuple[Problem, ...] = ()
     questions: tuple[Question, ...] = ()
@@ -31,11 +25,7 @@ class CheckResult:
 
 
 def replacement_fixes(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> tuple[Fix, ...]:
-    """Create the fix that replaces a name with the one that was probably meant; the form shows it as a button.
-
-    Args:
-        meant: its replacement, or None if there is no suggestion.
-    """
+    """The fix that replaces a name in the value of a key with the one that was probably meant, if any."""
     if meant is None:
         return ()
     value = config.get(spec.key)
@@ -49,11 +39,8 @@ def question_with_hint(  # noqa: PLR0913, PLR0917 - the parts of a question
 ) -> Question:
     """Create a question for a hub, with the name that was probably meant as its hint.
 
-    The hint is computed here, since the hub answers later and without the config.
-
     Args:
         name: hub id, `owner/name`.
-        meant: the suggested name, or None.
         fixes: offered with the problem if the repository does not exist.
     """
     return Question(kind, name, key, value, f" Did you mean {meant!r}?" if meant else "", fixes)

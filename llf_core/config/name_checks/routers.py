@@ -1,5 +1,3 @@
-"""Checks whether a model has routers of Mixture-of-Depths, as `mixture_of_depths` says."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -15,15 +13,9 @@ KEY = "mixture_of_depths"
 
 
 def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Compare a model's config with `mixture_of_depths`: convert needs a model without routers, load one with routers.
+    """Compare a model's `config.json` with `mixture_of_depths`: convert needs one without routers, load one with them.
 
     Without the option, the routers of a converted model would not be trained with the blocks around them.
-
-    Args:
-        settings: the model's `config.json`, whose key of this name LLF writes when it converts a model.
-
-    Returns:
-        An error, if they do not fit; else nothing.
     """
     asked, stored = config.get(KEY), settings.get(KEY)
     converted = stored is not None and stored is not False

@@ -1,5 +1,3 @@
-"""Checks the file of described special tokens."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -14,13 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_described_tokens(config: RunConfig) -> CheckResult:
-    """Check that the file of `new_special_tokens_config` exists and maps tokens to texts, before the model is loaded.
-
-    Returns:
-        An error if it is not such a file, or if a new token of the file or of the config cannot be added, see
-        `requested_tokens`; a warning if there is no file, since the config may be for another machine; nothing if the
-        key is not set.
-    """
+    """Check the file of `new_special_tokens_config`; if missing, only a warning: it may be on another machine."""
     path = config.model.new_special_tokens_config
     if not path:
         return CheckResult()
