@@ -23,11 +23,7 @@ def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
 
 
 def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
-    """A reward model as text (an id, a hub id or a path), and `LLF_HOME` of a run; None for the environment's.
-
-    Raises:
-        TypeError: the type is not supported.
-    """
+    """A reward model as text (an id, a hub id or a path), and `LLF_HOME` of a run; None for the environment's."""
     if isinstance(model, str | Path):
         return str(model), None
     folder = model if isinstance(model, RunFolder) else getattr(model, "folder", None)
@@ -37,11 +33,7 @@ def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
 
 
 def prompt_list(prompts: str | Sequence[str]) -> list[str]:
-    """Prompts as a list, also of a single text.
-
-    Raises:
-        TypeError: they are not texts.
-    """
+    """Prompts as a list, also of a single text; a `TypeError` for anything else."""
     given: list[object] = [prompts] if isinstance(prompts, str) or not hasattr(prompts, "__iter__") else list(prompts)
     texts = []
     for one in given:
@@ -52,11 +44,7 @@ def prompt_list(prompts: str | Sequence[str]) -> list[str]:
 
 
 def data_name(data: str | Path) -> str:
-    """A data set (a name, a path or a hub id) as text.
-
-    Raises:
-        TypeError: it is neither text nor a path.
-    """
+    """A data set (a name, a path or a hub id) as text; a `TypeError` for anything else."""
     if not isinstance(data, str | Path):
         raise TypeError(f"The data set is {str(data)[:80]}. Expected a name, a file, a folder or a hub id.")
     return str(data)

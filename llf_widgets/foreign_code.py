@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
 
 def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
-    """Record in `LLF_HOME` that the user allows code as displayed; if the code changes, views ask again.
+    """Record in `LLF_HOME` that the user allows code as displayed; returns why that failed, or an empty text.
 
     Args:
         code: entries as returned by `llf_core.runs.foreign_code.ForeignCode.json`, each with `folder` and `sha256`.
-
-    Returns:
-        Why the permission could not be stored; empty on success.
     """
     try:
         for one in code:

@@ -42,5 +42,5 @@ class FrontEnd(ClosedByHand, anywidget.AnyWidget):
 
 
 def _named_subshell(_data: object, named: str | None) -> str | None:
-    """The subshell of a message: the one that its sender named; None for the main shell."""
+    """The subshell that the sender of a message named; None for the main shell."""
     return named

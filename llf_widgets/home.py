@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def home_hash(folder: Path | None = None) -> str:
-    """SHA-256 (hex) of the resolved path of LLF_HOME, which page, server and kernel compare without seeing the path.
-
-    Args:
-        folder: the folder; None for `LLF_HOME` from the environment.
-    """
+    """SHA-256 (hex) of the resolved path of LLF_HOME, which page, server and kernel compare without seeing the path."""
     return hashlib.sha256(os.fsencode(real_path(folder or home()))).hexdigest()
 
 
@@ -74,14 +70,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
 
 
 def server_mismatches(server: dict[str, Any]) -> list[str]:
-    """Compare this kernel with the Jupyter server, in version and LLF_HOME.
-
-    Args:
-        server: the server's response to `llf/api/version`.
-
-    Returns:
-        One sentence for each difference, with what to do.
-    """
+    """Sentences on differences of this kernel from the Jupyter server, by its response to `llf/api/version`."""
     problems = []
     if server["llf"] != __version__:
         problems.append(

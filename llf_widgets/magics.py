@@ -47,10 +47,6 @@ class LLFMagics(Magics):
         Returns:
             A `Monitor` or `Chat` for `%llf monitor` and `%llf chat`, which IPython displays; None for commands that
             print.
-
-        Raises:
-            UsageError: a quotation mark is not closed, the command is unknown, or the run does not exist, cannot be
-                read or does not allow it. IPython shows it without a traceback.
         """
         arguments = _arguments(line)
         name = arguments[0] if arguments else "help"
@@ -68,10 +64,6 @@ class LLFMagics(Magics):
 
         Args:
             line: name of the variable that receives the run; may be empty.
-
-        Raises:
-            UsageError: the config has errors, the name is invalid, a folder cannot be written, or the supervisor does
-                not start. IPython shows it without a traceback.
         """
         from llf_widgets.start import train
 
@@ -93,10 +85,6 @@ class LLFMagics(Magics):
 
         Args:
             line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.
-
-        Raises:
-            UsageError: a quotation mark is not closed, there is no such model, there are too many, or the question is
-                empty. IPython shows it without a traceback.
         """
         from llf_widgets.chat import Chat
 

@@ -11,11 +11,7 @@ UNFINISHED = "Not finished when this notebook was saved. Run the cell again."
 
 
 def may_repeat(error: Exception, *, began: bool) -> bool:
-    """Whether a view offers to repeat work that failed, since it may succeed without a change of the cell.
-
-    Args:
-        began: whether its process was started. Before, a `ValueError` or `TypeError` says what to change.
-    """
+    """Whether a view offers to repeat work that failed: unless an error before its start says what to change."""
     return began or not isinstance(error, ValueError | TypeError)
 
 

@@ -112,11 +112,7 @@ def _names_data(dataset: object) -> bool:
 
 
 def notebook_location() -> dict[str, str] | None:
-    """Path and cell of the running notebook, for `env.json`.
-
-    Returns:
-        `{"path", "cell"}`; None outside a notebook kernel. The path is empty if the frontend does not provide it.
-    """
+    """Path (empty if unknown) and cell of the running notebook, for `env.json`; None outside a notebook kernel."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     if shell is None or not shell.has_trait("kernel"):

@@ -51,8 +51,7 @@ class Check:
 def check() -> Check:
     """Compare LLF in the kernel with the Jupyter server, and check the packages for training.
 
-    Kernel and server may be different environments; then the panel can be empty although runs exist. A server that does
-    not answer within seconds is a problem of the result, not an error.
+    Kernel and server may be different environments; then the panel can be empty although runs exist.
     """
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []

@@ -9,11 +9,7 @@ FOLDER = Path(__file__).parent / "static"
 
 
 def script(view: str) -> Path | str:
-    """The ES module of a view, for a widget's `_esm`; if it is not built, the text of a module that says so.
-
-    Args:
-        view: name of its folder in `labextension/widgets`, such as `monitor`.
-    """
+    """The ES module of a view (a folder in `labextension/widgets`), for `_esm`; if not built, a module that says so."""
     path = FOLDER / f"{view}.js"
     return path if path.is_file() else _not_built(path)
 
@@ -25,7 +21,7 @@ def stylesheet(view: str) -> Path | str:
 
 
 def text(file: Path | str) -> str:
-    """The content of what `script` or `stylesheet` returned, so that a rebuilt file needs no server restart.
+    """The content of what `script` or `stylesheet` returned, read now, so that a rebuilt file needs no server restart.
 
     It is for `_esm` too: of a path, anywidget would keep every instance for as long as the class.
     """

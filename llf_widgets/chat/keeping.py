@@ -35,7 +35,7 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
 
     Args:
         what: `example`; `pair` for a reply that is better than another one; `good` or `bad`.
-        other: of a pair, the model with the worse reply; empty if `text` is an improved text of the reply itself.
+        other: model with the worse reply of a pair; empty if `text` is an improved text of the reply itself.
         text: edited text of the reply; empty for its own.
     """
     reply = _reply(turn, model)

@@ -29,7 +29,7 @@ def is_live(target: Target, home: Path | None) -> bool:
 
 
 def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
-    """Request a checkpoint of the run of a model.
+    """Request a checkpoint of the running run of a model.
 
     Raises:
         ValueError: the run is not running, or the model is a fixed checkpoint, the base or of no run.
@@ -44,13 +44,10 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
 def wait_for_checkpoint(
     folder: RunFolder, after: int, seconds: float, is_closed: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Wait for a checkpoint after step `after`, or for the result of a run that ends meanwhile.
+    """Wait for a checkpoint after step `after`, or the result of a run that ends, and return whether there is one.
 
     Args:
         is_closed: whether to stop waiting, since the view was closed; asked every second.
-
-    Returns:
-        Whether there is one.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and not is_closed():

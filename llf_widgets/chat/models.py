@@ -30,12 +30,9 @@ class SharedModels:
         self._lock = threading.Lock()
 
     def acquire(self, target: str | Path | Run | RunFolder | Target, home: Path | None) -> Target:
-        """Add a model, or take the one with equal weights that another chat has added.
+        """Add a model (see `find_target`), or take the one with equal weights that another chat has added.
 
         Newer weights of a run replace older ones that another chat has, as with `renew`.
-
-        Args:
-            target: see `llf_core.chat.target.find_target`.
         """
         found = target if isinstance(target, Target) else find_target(target, home)
         with self._lock:
@@ -70,11 +67,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
-    """The models of this kernel, one object for each `LLF_HOME` and value of `trust`.
-
-    Args:
-        trust: whether Python code of the models may run that has not been allowed yet.
-    """
+    """The models of this kernel, one object for each `LLF_HOME` and value of `trust`."""
     key = (home or environment_home(), trust)
     with _shared_lock:
         if key not in _shared:
@@ -83,12 +76,7 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
 
 
 def model_json(target: Target, state: EngineState, home: Path | None) -> dict[str, Any]:
-    """A model and its engine as the page shows them above a column.
-
-    Returns:
-        `about` is a line on the model and its loaded weights, `memory` is in bytes, and `engine` is equal for models
-        that share one.
-    """
+    """A model and its engine as the page shows them; `engine` is equal for models that share one."""
     about = [target.label if target.base == target.name else f"{target.label}, {target.base}"]
     if state.phase == "ready":
         about += [f"{state.dtype} on {state.device}", f"{' '.join(size(state.weight_bytes))} of weights"]

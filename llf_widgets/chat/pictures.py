@@ -72,11 +72,7 @@ def picture_keys(message: ChatMessage) -> list[str]:
 
 
 def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> list[dict[str, Any]]:
-    """Content parts of a message that are pictures.
-
-    Args:
-        keys: only the pictures at the places that these keys end with; None for all.
-    """
+    """Content parts of a message that are pictures: all, or those at the places that `keys` end with."""
     parts = message.content if isinstance(message.content, list) else []
     found = [part for part in parts if is_picture(part)]
     if keys is None:

@@ -66,11 +66,7 @@ class ReplyWriter:
         settings: Mapping[str, object],
         left_out: int = 0,
     ) -> list[tuple[Writing, list[ChatMessage]]]:
-        """Add an empty reply of each model to a conversation, which the page shows before anything is generated.
-
-        Returns:
-            Each reply, with the messages that its model is sent, for `submit`.
-        """
+        """Add an empty reply of each model to a conversation; returned with the messages to send, for `submit`."""
         sampling = {name: settings[name] for name in SAMPLING if settings[name]}
         begun = []
         for model, question in questions.items():
@@ -116,10 +112,7 @@ class ReplyWriter:
             self.stop(writing.id)
 
     def end(self, conversation: Conversation, writing: Writing) -> None:
-        """Save a reply that has ended, and keep its tokens for the page.
-
-        If saving fails, the reply stays in memory and is saved with the next message.
-        """
+        """Save a reply that has ended (with the next message if that fails), and keep its tokens."""
         if not self._save(conversation, writing):
             conversation.change_unsaved(writing.id, **writing.fields())
         self.writing.pop(writing.id, None)
@@ -137,7 +130,6 @@ class ReplyWriter:
         self._sender.notify()
 
     def _save(self, conversation: Conversation, writing: Writing) -> bool:
-        """Save a reply as far as it is written, and return whether that worked."""
         try:
             conversation.change(writing.id, **writing.fields())
         except (OSError, ValueError) as error:

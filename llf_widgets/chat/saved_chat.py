@@ -20,11 +20,7 @@ SEARCHED = 50
 
 
 def conversation_of(name: str | None, models: Sequence[str], home: Path | None) -> Conversation:
-    """Open the conversation with an id; without one the last of these models in this notebook, or a new one.
-
-    A conversation's models are those of its last question (`save_settings`), or without these settings those that have
-    answered.
-    """
+    """Open the conversation with an id; without one the last of these models in this notebook, or a new one."""
     if name is not None:
         return open_conversation(name, home)
     for found in newest_conversations(home, SEARCHED):
@@ -50,11 +46,7 @@ def saved_settings(conversation: Conversation) -> dict[str, Any]:
 def save_settings(
     conversation: Conversation, settings: Mapping[str, object], models: Sequence[str], tools: Sequence[dict[str, Any]]
 ) -> None:
-    """Keep the settings of a chat in its conversation, if they have changed.
-
-    Args:
-        tools: schemas of the functions of the cell; without any, the conversation keeps its own.
-    """
+    """Keep the settings of a chat in its conversation if they have changed, and the tools if there are any."""
     wanted = {
         "system": settings["system"],
         "fields": {name: value for name, value in settings.items() if name != "system"},

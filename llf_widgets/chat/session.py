@@ -141,12 +141,9 @@ class ChatSession(SavedView):
         return {name: reply for name, reply in found.items() if reply is not None}
 
     def stop(self, reply: str | None = None) -> None:
-        """Stop replies at their next token; their text so far stays.
+        """Stop a reply with an id, or all, at the next token; the text so far stays.
 
         A function of the cell that a model has called runs on, and the model replies to its result.
-
-        Args:
-            reply: id of the reply; None for all. One that has ended, or is unknown, is left as it is.
         """
         self._writer.stop(reply)
 
@@ -174,13 +171,10 @@ class ChatSession(SavedView):
         return name
 
     def remove(self, name: str) -> None:
-        """Remove a model from the view; its replies stay in the file.
+        """Remove a model from the view, unless it is the only one; its replies stay in the file.
 
         Replies that it is writing are stopped. If no other chat uses the model, its memory is freed; the call waits up
         to 10 seconds for the end of its process.
-
-        Args:
-            name: one that is unknown, or the only one, is left as it is.
         """
         with self._lock:
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
@@ -281,7 +275,6 @@ class ChatSession(SavedView):
             self._update_outputs()
 
     def _can_call(self, reply: ChatMessage) -> bool:
-        """Whether the cell has all functions that a reply calls, and does not call them already."""
         calls = reply.finish_reason == "tool_calls" and reply.id not in self._calling
         return calls and self._tools.can_answer(reply.tool_calls)
 
@@ -293,7 +286,6 @@ class ChatSession(SavedView):
         return 0 if rounds % MAX_ROUNDS else rounds
 
     def _continue(self, reply: ChatMessage) -> None:
-        """Make the calls of a reply that were paused; the model may then make as many rounds again."""
         if self._paused_after(reply):
             self._begin_calls(reply.id, reply.tool_calls)
 

@@ -37,11 +37,7 @@ _INTEGERS = frozenset({"max_tokens", "seed"})
 
 
 def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Apply changes of the page to settings.
-
-    Returns:
-        The new settings, and a sentence for each field whose value is invalid and was left as it was.
-    """
+    """Apply changes of the page to settings; returns these, and a sentence for each field with an invalid value."""
     applied, problems = dict(settings), {}
     for name in changes.keys() & DEFAULTS.keys():
         value = changes[name]

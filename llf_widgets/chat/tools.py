@@ -48,11 +48,7 @@ class CellTools:
 
 
 def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
-    """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations.
-
-    Raises:
-        ValueError: it has a parameter that cannot be passed by name, or Python has no signature of it.
-    """
+    """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations."""
     called = _name(function)
     try:
         hints = get_type_hints(function)
@@ -83,11 +79,7 @@ def _name(function: Callable[..., object]) -> str:
 
 
 def call_tool(functions: Mapping[str, Callable[..., object]], name: str, arguments: str) -> str:
-    """Call a function as a model asks; an error is a result too, which the model may correct.
-
-    Returns:
-        The result, as JSON unless it is text, at most `MAX_RESULT` characters; for an error its type and message.
-    """
+    """Call a function as a model asks, and return the result or error as text of at most `MAX_RESULT` characters."""
     try:
         given = json.loads(arguments or "{}")
         found = functions[name](**given)

@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 def edit_question(
     conversation: Conversation, turn: Turn, text: str, kept: Sequence[object] | None
 ) -> dict[str, ChatMessage]:
-    """Add an edited question as a new version, which becomes part of each model's path.
-
-    Args:
-        kept: keys of the pictures that it keeps; None for all.
-    """
+    """Add an edited question as a new version; it keeps the pictures with the keys `kept`, or all."""
     new: dict[str, ChatMessage] = {}
     name = secrets.token_hex(8) if turn.first.turn else ""
     for model, question in turn.questions.items():

@@ -14,11 +14,7 @@ INTERVAL = 0.05
 
 
 class UpdateSender:
-    """Calls `send` soon after `notify`, at most once in `INTERVAL`, in a thread that ends when nothing is new.
-
-    Args:
-        send: must not fail.
-    """
+    """Calls `send`, which must not fail, soon after `notify`, at most once in `INTERVAL`, in a thread of its own."""
 
     def __init__(self, send: Callable[[], None]) -> None:
         self._send = send

@@ -69,10 +69,7 @@ class ViewModels:
         return f"{name} answers with {new.label}." if new != target else f"{name} has the newest weights."
 
     def shown(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The models for the page, see `model_json`, and the code of theirs that would run and was not allowed.
-
-        Newer weights that another chat has loaded are taken over.
-        """
+        """The models for the page, see `model_json`, and the code of theirs that would run and was not allowed."""
         known = self.shared.service.targets
         self.targets = {name: known.get(name, target) for name, target in self.targets.items()}
         states = {name: self.shared.service.state(name) for name in self.targets}

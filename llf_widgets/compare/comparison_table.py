@@ -69,13 +69,10 @@ class TableSection:
 
 
 def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
-    """All sections of the table, results first.
+    """All sections of the table, from runs that were read and smoothed over the same window.
 
     A cell of several runs has the mean of their results, and below it the lowest and the highest if they read
     differently; of their settings it lists each value.
-
-    Args:
-        groups: the runs, already read and smoothed over the same window.
     """
     return [_result(groups), *_evaluations(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 

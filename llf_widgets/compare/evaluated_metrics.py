@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 OF_LOSSES = frozenset(one.name for one in (LOSS, PERPLEXITY, BITS_PER_BYTE, TOKEN_ACCURACY))
-"""Metrics that do not depend on how answers are generated."""
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,6 @@ def outline(
 
 
 def _traces(panel: _Panel, choice: CurveChoice, x_axis: str, *, show_raw: bool) -> list[dict[str, Any]]:
-    """Lines of a panel, thin unsmoothed ones first."""
     common = {"type": "scatter", "showlegend": False, "cliponaxis": False, **panel.axes.trace}
     found, form = [], choice.chart.form
     for one in panel.lines:

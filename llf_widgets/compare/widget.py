@@ -142,7 +142,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return None if ENDED.issuperset(states) else POLL_SECONDS
 
     def _save(self) -> None:
-        """Rewrite the outputs, whose image takes about a second to draw."""
         self._saved = (time.monotonic(), [tracker.snapshot.state for tracker in self._trackers])
         self._update_outputs()
 
@@ -240,11 +239,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return pd.concat(frames, names=["group", "run"])
 
     def html(self, path: Path | str | None = None) -> str:
-        """Table, curves (as an image) and answers as a standalone HTML page.
-
-        Args:
-            path: file to write the page to, which is replaced; None for none.
-        """
+        """Table, curves (as an image) and answers as a standalone HTML page, also written to `path`."""
         page = (
             '<!doctype html><meta charset="utf-8"><title>LLF: runs compared</title>'
             f'<body style="font:13px system-ui,sans-serif;max-width:1100px;margin:24px auto">{self._html()}</body>'
@@ -315,7 +310,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return table + _image(self._groups, self._options()) + note + _answers(heads, view["answers"])
 
     def _update_curves(self) -> None:
-        """Update the available curves, and keep the reader's choice or select the primary metric."""
         offered: dict[str, dict[str, Any]] = {}
         found = available_curves(self._trackers)
         for one in found:

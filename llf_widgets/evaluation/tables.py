@@ -40,12 +40,7 @@ OUTCOMES = {"win": "better", "tie": "tie", "lose": "worse"}
 
 
 class ResultTables:
-    """Tables of the results of one evaluation, which compare all further results with the first one.
-
-    Args:
-        results: in the order of the columns; at least one. One of other examples than the first (`comparable`) has no
-            difference from it.
-    """
+    """Tables of the results of one evaluation (at least one), which compare all further results with the first one."""
 
     def __init__(self, results: Sequence[EvaluationResult]) -> None:
         self.results = tuple(results)
@@ -137,11 +132,7 @@ class ResultTables:
         return [list(votes_of(one, self.results[0]).values()) for one in self.results[1:]]
 
     def difference(self, metric: str) -> Difference:
-        """The difference between the last result and the first one, see `llf_core.metrics.paired.difference`.
-
-        Raises:
-            ValueError: a loss or score is not finite, there is no such metric, or both are of other examples.
-        """
+        """The difference between the last result and the first one, see `llf_core.metrics.paired.difference`."""
         value = self.results[0].metric(metric)
         if value is None:
             raise ValueError(f"There is no metric {metric!r}.")
@@ -161,9 +152,6 @@ class ResultTables:
             `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` (None
             without one) and `models`: for each result `answer` (None for none), `score` and the `verdicts` of judges,
             as texts.
-
-        Raises:
-            ValueError: there is no such metric or order.
         """
         value = self.results[0].metric(metric)
         if value is None or order not in ORDERS:

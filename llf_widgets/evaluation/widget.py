@@ -329,11 +329,9 @@ class Evaluate(SavedView):
 
     @property
     def _shown(self) -> ResultTables:
-        """The tables of the examples on the page."""
         return self._tables[int(self._examples["group"])]
 
     def _show_tokens(self, source: str, index: int) -> None:
-        """The losses of the tokens of an example in all results."""
         models = []
         for result in self._shown.results if self._tables else ():
             found = next((one for one in token_losses_of(result) if one.key == (source, index)), None)

@@ -15,11 +15,7 @@ CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
 
 
 def summary_html(call: str, rows: Sequence[Mapping[str, object]]) -> str:
-    """Examples with their losses as an HTML table, with all text escaped.
-
-    Args:
-        rows: rows of the view: `last` (the loss) and, if texts are known, `record` and `segments`.
-    """
+    """Rows of the view as an HTML table with escaped text: `last` (the loss) and, if known, `record` and `segments`."""
     lines = [_row("td", _cells(row)) for row in rows]
     table = f"<table><thead>{_row('th', HEADS)}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else ""
     return f'<div class="llf-Static">{table}<p>Run <code>{escape(call)}</code> to see the rows of the run.</p></div>'

@@ -97,21 +97,12 @@ class Examples(FrontEnd):
         return [one.json() for one in found]
 
     def show(self, kind: str, offset: int = 0) -> None:
-        """Show a page of examples with unusual losses.
-
-        Args:
-            kind: see `outliers`.
-            offset: number of examples to skip; a negative one skips none.
-        """
+        """Show a page of examples with unusual losses, of a kind of `outliers`, from the example `offset` on."""
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
-        """Show the examples of a step, highest loss first; empty if the step was not recorded.
-
-        Args:
-            offset: number of examples to skip; a negative one skips none.
-        """
+        """Show the examples of a step, highest loss first, from the example `offset` on."""
         self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 

@@ -191,6 +191,5 @@ def _name(target: object) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """An error in a sentence; one that is not expected also has its type."""
     expected = isinstance(error, UserError | OSError | ImportError | RuntimeError | ValueError | TypeError)
     return str(error) if expected and str(error) else f"The export failed: {type(error).__name__}: {error}".rstrip(": ")

@@ -19,11 +19,7 @@ VARIABLE = "rows"
 
 @dataclass(frozen=True)
 class CellRows:
-    """Rows from a cell, stored as a file, so that every check and view reads them like any data set.
-
-    Attributes:
-        path: the Parquet file; its name contains their fingerprint.
-    """
+    """Rows from a cell, stored as a Parquet file, so that every check and view reads them like any data set."""
 
     table: pa.Table
     path: str
@@ -31,11 +27,7 @@ class CellRows:
 
     @classmethod
     def save(cls, rows: object) -> CellRows:
-        """Write rows below `LLF_HOME`; equal rows go to the same file.
-
-        Args:
-            rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
-        """
+        """Write rows in any form that `llf.train` accepts below `LLF_HOME`; equal rows go to the same file."""
         table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))

@@ -22,9 +22,6 @@ class ColumnMapping(FormWidget):
 
     Changes are a draft until Apply stores them in `dataset_format` and `dataset_columns`. If no format fits, it opens
     by itself with columns suggested by name.
-
-    Args:
-        on_change: called after the state has changed.
     """
 
     _component = traitlets.Unicode("column_mapping").tag(sync=True)

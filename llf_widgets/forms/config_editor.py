@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class ConfigEditor(FormWidget):
-    """YAML and Python of the form's values. Pasted YAML, also LLaMA-Factory's, fills in the form.
-
-    Args:
-        on_change: called after the state has changed.
-    """
+    """YAML and Python of the form's values. Pasted YAML, also LLaMA-Factory's, fills in the form."""
 
     _component = traitlets.Unicode("config_editor").tag(sync=True)
     _view = traitlets.Enum(["yaml", "python"], "yaml").tag(sync=True)

@@ -77,10 +77,7 @@ class DatasetColumns:
 
 
 def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColumns | None:
-    """Columns of the first data set whose columns can be mapped; unreadable ones come first.
-
-    None if there is no such set: hub data sets, entries of `dataset_info.json`, and built-in sets cannot be mapped.
-    """
+    """Columns of the first data set whose columns can be mapped, unreadable ones first; None without one."""
     if config is None:
         return None
     kind = wanted_kind(config)

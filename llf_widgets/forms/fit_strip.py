@@ -61,11 +61,7 @@ class FitStrip(FormWidget):
         self.show(self._config)
 
     def apply(self, index: int) -> None:
-        """Apply a change that makes the run fit, and offer to undo it.
-
-        Args:
-            index: its place among the changes shown, from 0; one that is not there any more is ignored.
-        """
+        """Apply the change of this index that makes the run fit, and offer to undo it; unknown ones are ignored."""
         if self._found is None or index >= len(self._found.changes):
             return  # clicked while the form was changing
         change = self._found.changes[index]
@@ -82,10 +78,7 @@ class FitStrip(FormWidget):
             self._on_apply(before)
 
     def measure(self) -> None:
-        """Make a few steps of the shown config in a child process, and correct the forecast by them.
-
-        Nothing happens without a config, or while one is being measured.
-        """
+        """Make a few steps of the shown config in a child process, and correct the forecast by them."""
         if self._config is None or self._measurement.running:
             return
         config = self._config.yaml()

@@ -88,12 +88,9 @@ class FormProblems(FormValues):
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems of a field: of its value, of the names in it, of the data.
+        """Problems of a field: of its value, of the names in it, of the data; of no field (unknown keys) for `""`.
 
         Attached problems replace all of these if they are errors, and follow them otherwise.
-
-        Args:
-            key: the field; `""` for problems without a field, such as unknown keys.
         """
         if key:
             attached = [one for one in self._attached_problems(key) if one.severity != "error"]

@@ -32,9 +32,6 @@ class FormValues:
         from_preset: whether the values started as a preset, not as a config or an earlier run.
         notes: notes from reading the last text, e.g. about a deprecated key.
         cell_rows: rows passed as `dataset`; None if it names its data.
-
-    Raises:
-        KeyError: the preset does not exist.
     """
 
     def __init__(self, preset_name: str) -> None:
@@ -119,5 +116,4 @@ class FormValues:
         return self.specs[key].default if key in self.specs else None
 
     def _invalidate(self) -> None:
-        """Discard what was derived from the values."""
         self.__dict__.pop("report", None)

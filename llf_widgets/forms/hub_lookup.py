@@ -47,10 +47,7 @@ class HubLookup(Generic[Asked]):
             return {question: answer for question, (answer, _) in self._answers.items()}
 
     def request(self, questions: Iterable[Asked]) -> None:
-        """Set the current questions, which replace those of the last call; returns at once.
-
-        Unanswered ones are sent `DEBOUNCE_SECONDS` after the last change.
-        """
+        """Replace the current questions, of which unanswered ones are sent `DEBOUNCE_SECONDS` after the last change."""
         with self._lock:
             self._requested = tuple(questions)
             if self._unanswered() and self._thread is None:

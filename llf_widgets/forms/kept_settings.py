@@ -51,12 +51,7 @@ class FormSettings:
 
 @dataclass(frozen=True)
 class _ClosedOffer:
-    """An offer that was answered, for `KeptSettings.undo`.
-
-    Attributes:
-        answer: `restored` or `discarded`.
-        form: the form before the answer.
-    """
+    """An offer whose `answer` was `restored` or `discarded`, with the form before it."""
 
     answer: str
     count: int

@@ -25,11 +25,7 @@ GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "G
 
 
 def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
-    """Sort fields into sections of the form: basic ones first, folders after choices and numbers.
-
-    Raises:
-        ValueError: a section of the config is not assigned to the form.
-    """
+    """Sort fields into sections of the form: basic ones first, folders after choices and numbers."""
     home = {section: title for title, sections in SECTIONS.items() for section in sections}
     specs = [spec for spec in specs if spec.section not in USED_BY_OTHERS]  # a form starts runs, and these concern none
     unplaced = {spec.section for spec in specs} - set(home)

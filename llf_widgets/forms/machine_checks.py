@@ -23,12 +23,7 @@ _CHECK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class MachineState:
-    """Result of the checks.
-
-    Attributes:
-        messages: see `preflight_checks`.
-        ahead: running and queued runs on this machine.
-    """
+    """Result of the checks: messages for the form, and running and queued runs of this machine."""
 
     messages: Sequence[Message] = ()
     ahead: Sequence[RunAhead] = ()
@@ -45,7 +40,6 @@ class MachineChecks:
     While other runs are active, a thread checks too, since the form shows their step and remaining time.
 
     Args:
-        config: returns the form's config; None if it has errors.
         on_change: called in the thread after something has changed.
         on_run_end: called in the thread after a run has ended, whose measurements correct the forecast.
     """

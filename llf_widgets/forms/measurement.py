@@ -71,7 +71,6 @@ class Measurement:
         self._on_end(told)
 
     def _measure(self, config: str) -> str:
-        """Measure in a child process, and return the last sentence."""
         with TemporaryFolder("measure") as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.txt", "err.txt"))
             file.write_text(config, encoding="utf-8")

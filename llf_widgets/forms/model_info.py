@@ -23,11 +23,7 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def model_facts(name: str) -> tuple[str, ...]:
-    """Parameters, size and license of a model, from its files' headers, model card or the catalog; empty if unknown.
-
-    Args:
-        name: name of the embedded model, a folder with safetensors files, or a hub id.
-    """
+    """Parameters, size and license of the embedded model, a folder or a hub id, as far as they are known."""
     weights = weight_shapes(name)
     if weights is None:
         return _catalog_facts(name)

@@ -27,11 +27,7 @@ LAUNCH = "launch"
 
 @dataclass(frozen=True)
 class PlaceQuestion:
-    """Whether a run can be started where a config says.
-
-    Attributes:
-        ranks: number of processes of each machine, and of machines.
-    """
+    """Whether a run can be started where a config says; `ranks` are numbers of processes and machines."""
 
     launch: str
     target: str | None

@@ -30,11 +30,7 @@ _SPARE_FACTOR = 1.2
 
 
 def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
-    """All checks of the machine before Start.
-
-    Args:
-        config: the form's config; None if it has errors, then its disk space is not checked.
-    """
+    """All checks of the machine before Start; without a valid config, its disk space is not checked."""
     folder = home()
     found = [check_writable(folder), check_persistence(folder)]
     if config is None or not is_sent(config):  # a host that a run is sent to checks the rest itself
@@ -74,9 +70,6 @@ def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | Non
     """An error if the disk has too little space for the runs, a warning if less than a fifth more than that is free.
 
     The fifth is a choice of this project: the forecast is an estimate, and other programs write to the disk too.
-
-    Args:
-        needed: bytes that a run will write; None if the model's size is unknown, which gives no message.
     """
     if needed is None:
         return None

@@ -22,8 +22,6 @@ class PresetSelector(FormWidget):
     """Presets, earlier runs, kept settings, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
-        kept: settings that were changed when the cell was run before.
-        on_change: called after the state has changed.
         on_error: called with the reason why an earlier run cannot be a starting point.
     """
 

@@ -25,12 +25,7 @@ _SECTIONS = {"model", "data", "stage"}
 
 
 class DataPreview(FormWidget):
-    """The data preview button and its result, and a button for the token view.
-
-    Args:
-        config_yaml: returns the form's config as YAML, or None if it has errors.
-        on_inspect: opens the token view.
-    """
+    """The data preview button and its result, and a button that opens the token view (`on_inspect`)."""
 
     _component = traitlets.Unicode("preview").tag(sync=True)
     _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)
@@ -143,7 +138,6 @@ class DataPreview(FormWidget):
 
 
 def _deciding_values(values: Mapping[str, object]) -> str:
-    """The values on which a preview depends."""
     keys = (spec.key for spec in fields() if spec.section in _SECTIONS)
     return repr([(key, values[key]) for key in keys if key in values])
 
@@ -172,10 +166,7 @@ def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def data_messages(report: Mapping[str, Any]) -> list[Message]:
-    """A message for each kind of data loss, with the first affected records.
-
-    Dropped records have one for each of the most frequent reasons, and one for all others.
-    """
+    """A message for each kind of data loss and each frequent reason for dropping, with the first affected records."""
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     messages = []
     if cut := report["truncated"]:

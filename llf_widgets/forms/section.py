@@ -27,7 +27,6 @@ class FormSection(FormWidget):
     Args:
         groups: headings of fields from another config section.
         suggestions: functions that return suggestions for a text field, by key.
-        on_change: called after the state has changed.
         on_type: called with key and text at each key press in a text field, before it is left.
     """
 
@@ -65,11 +64,7 @@ class FormSection(FormWidget):
         self.observe(lambda _: self.refresh(), names=["_expanded"])
 
     def refresh(self, facts: Sequence[str] | None = None) -> None:
-        """Update the fields from the state, after an edit of any section.
-
-        Args:
-            facts: short lines beside the title; None to keep them.
-        """
+        """Update the fields from the state, after an edit of any section, and the facts beside the title if given."""
         applying = [spec for spec in self._specs if self._state.is_visible(spec.key)]
         shown = [spec for spec in applying if self._expanded or self._always_visible(spec)]
         suggested = {
@@ -109,7 +104,6 @@ class FormSection(FormWidget):
         return spec.level == "basic" or self._state.is_changed(spec.key) or bool(self._state.problems(spec.key))
 
     def _uploaded(self, key: str, message: Message, name: str) -> None:
-        """Set a field to an uploaded file; unchanged if the upload failed."""
         if name:
             self._state.set_dataset(key, name)
         self._state.attach_problem(key, Problem("invalid", key, None, message.text, severity=message.level))

@@ -21,8 +21,7 @@ class StartControls(FormWidget):
         on_focus_field: called with a key when its name in the sentence is pressed.
 
     Attributes:
-        keeps_settings: whether the form's settings are offered when its cell is run again, for the message that the
-            kernel has shut down.
+        keeps_settings: whether the form's settings are offered when its cell is run again.
     """
 
     _component = traitlets.Unicode("start_controls").tag(sync=True)
@@ -72,7 +71,6 @@ class StartControls(FormWidget):
         Args:
             busy: whether another run is active, so that the queue is offered.
             sentence: its parts; a part with a `key` links to that field.
-            suggested: default name of the run.
         """
         self._shown_messages = messages
         with self.hold_sync():
@@ -99,14 +97,11 @@ class StartControls(FormWidget):
 
 
 def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
-    """Why Start is disabled: number of errors, and a link to each field with its section.
+    """Parts `{"text", "key"?}` of a sentence why Start is disabled; empty if nothing blocks it.
 
     Args:
         errors: label, key and section of each field.
         others: other problems, in a word or two.
-
-    Returns:
-        Parts `{"text", "key"?}` of the sentence; empty if nothing blocks Start.
     """
     total = len(errors) + len(others)
     if not total:

@@ -42,10 +42,6 @@ class FormState(FormProblems):
 
     Args:
         source: initial values: a RunConfig, a dict, YAML text or a path; None for the preset.
-
-    Raises:
-        ValueError: the source is not a mapping of keys to values.
-        KeyError: the preset does not exist.
     """
 
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
@@ -96,10 +92,7 @@ class FormState(FormProblems):
             self._set_template()
 
     def select_preset(self, preset_name: str) -> None:
-        """Set all fields to the values of a preset, except the chosen model and data.
-
-        A built-in data set is replaced by one that suits the preset's stage.
-        """
+        """Set all fields to a preset, except the chosen model and data; built-in data changes with the stage."""
         chosen = preset(preset_name)
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
         shipped = demo_for_stage(plain_value(kept.get("dataset")), str(chosen.get("stage", "sft")))
@@ -137,8 +130,7 @@ class FormState(FormProblems):
 
         Args:
             defaults: whether to drop default values in it, as written by `yaml(defaults=True)`.
-            folder: folder of the file that the text comes from, at which its relative paths start; None for a text
-                without a file.
+            folder: folder at which relative paths of the text start, if it comes from a file.
         """
         self._load(text if "\n" in text else f"{text}\n", folder)
         if defaults:
@@ -180,7 +172,6 @@ class FormState(FormProblems):
             self.attach_problem("template", note)
 
     def _load_rows(self, rows: object) -> None:
-        """Use rows as the data set; invalid rows are reported beside the field."""
         try:
             self.cell_rows = CellRows.save(rows)
         except (OSError, RowsError) as error:

@@ -262,11 +262,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self.refresh()
 
     def _launch(self, *, queue: bool, reveal: bool) -> Run:
-        """Start a run, see `start`.
-
-        Args:
-            reveal: whether to scroll the monitor into view, as a placeholder until the run's folder is created.
-        """
+        """Start a run, and scroll to its monitor (`reveal`), a placeholder until the run's folder is created."""
         from llf_core.launch import launch
         from llf_widgets.start import notebook_location
 
@@ -422,7 +418,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return named if self.state.cell_rows is None else [self.state.cell_rows.label, *named]
 
     def _rows(self) -> pa.Table | None:
-        """The rows of the cell, if they are the data set."""
         return self.state.cell_rows.table if self.state.cell_rows and self.state.uses_cell_rows else None
 
     def _monitor_placeholder(self) -> widgets.Box:

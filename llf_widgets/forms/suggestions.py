@@ -22,12 +22,7 @@ _MOST = 50
 
 @dataclass(frozen=True)
 class Completions:
-    """Values that complete a text.
-
-    Attributes:
-        options: values, each with a short description.
-        more: how many others match, as a sentence; empty if none.
-    """
+    """Values that complete a text, with a description of each, and a sentence on further ones."""
 
     options: tuple[tuple[str, str], ...]
     more: str = ""
@@ -37,7 +32,6 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
     """At most 50 values for `dataset`: built-in sets, names in `dataset_info.json`, rows kept in chats, data files.
 
     Args:
-        dataset_dir: folder of `dataset_info.json`.
         here: folder for relative paths; None for the working directory.
     """
     folder = expanded(dataset_dir)
@@ -52,11 +46,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
 
 def models(here: Path | None = None) -> list[str]:
-    """Models of this machine, at most 50: the embedded one, GGUF files and model folders.
-
-    Args:
-        here: folder to look in; None for the working directory.
-    """
+    """At most 50 models of this machine: the embedded one, and GGUF files and model folders in `here`."""
     from llf_core.config.model import EMBEDDED
 
     here = here or Path.cwd()
@@ -72,11 +62,8 @@ def complete_model(text: str, here: Path | None = None) -> Completions:
     """Complete the name of a model while it is typed: models of this machine first, then of the catalog.
 
     Args:
-        text: parts of a name, in any order. Without text, only models of this machine are listed.
-        here: folder to look in; None for the working directory.
-
-    Returns:
-        At most 50 models in which every word occurs; nothing for the whole name of one.
+        text: parts of a name, in any order. Without text, only models of this machine are listed; for a whole name
+            none.
     """
     from llf_core.model_catalog import find_model, search_models
 
@@ -93,7 +80,6 @@ def complete_model(text: str, here: Path | None = None) -> Completions:
 
 
 def _facts(model: CatalogModel) -> str:
-    """Size and license of a model, and whether access is gated."""
     return " · ".join(one for one in (model.size, model.license, "gated" if model.gated else "") if one)
 
 

@@ -23,11 +23,7 @@ FIRST = "learning_rate"
 
 
 class SweepForm(FormWidget):
-    """Values for one or more fields; each combination is a run.
-
-    Args:
-        on_start: called with the values by key when the button is pressed.
-    """
+    """Values for one or more fields; each combination is a run."""
 
     _component = traitlets.Unicode("sweep_form").tag(sync=True)
     _expanded = traitlets.Bool(default_value=False).tag(sync=True)
@@ -60,11 +56,7 @@ class SweepForm(FormWidget):
         self.observe(lambda _: self._draw(), names=["_expanded"])
 
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
-        """Update the widget from the state; a collapsed one is drawn once it is expanded.
-
-        Args:
-            ahead: running and queued runs on this machine.
-        """
+        """Update the widget from the state; a collapsed one is drawn once it is expanded."""
         self._blocked, self._ahead = blocked, ahead
         self._draw()
 

@@ -25,12 +25,7 @@ _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep before it is started.
-
-    Attributes:
-        runs: number of runs; 0 if there are none.
-        messages: problems beyond those of the form, errors first.
-    """
+    """Values of a sweep by key, the number of runs, and problems beyond those of the form, errors first."""
 
     values: Mapping[str, Sequence[Any]]
     runs: int
@@ -48,14 +43,11 @@ def can_sweep(spec: FieldSpec) -> bool:
 
 
 def suggest_values(spec: FieldSpec, value: object) -> str:
-    """Suggest values to try: around the form's own for a number, all of at most `MAX_LISTED_CHOICES` choices.
+    """Suggest values to try, for `parse_values`: around a number, or all of at most `MAX_LISTED_CHOICES` choices.
 
     Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
     coarse grid, chosen by this project. Around 0 are 0.01 and 0.1; of a seed, the next two. Values out of range are
     left out. For all other fields the form's own value is suggested.
-
-    Returns:
-        Comma-separated text for `parse_values`; empty if the form has no value.
     """
     if control_kind(spec) != "number":
         offered = [text for text, _ in choice_options(spec) if text]

@@ -37,12 +37,7 @@ class SweepRunTable(FormWidget):
 
 
 class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
-    """Follows the runs of a sweep until all have ended: a table, and a comparison of their curves.
-
-    Args:
-        runs: in order of execution; at least one.
-        keys: keys that differ between them.
-    """
+    """Follows the runs of a sweep (at least one) until all have ended: a table, and a comparison of their curves."""
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         self._runs = tuple(runs)
@@ -68,11 +63,7 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
-        """Show the monitor of a run below the table; an empty id closes it.
-
-        Raises:
-            ValueError: no run of the sweep has this id; the view stays as it is.
-        """
+        """Show the monitor of a run of the sweep below the table; an empty id closes it."""
         found = next((run for run in self._runs if run.id == run_id), None)
         if run_id and found is None:
             raise ValueError(f"{run_id[:200]!r} is no run of this sweep. Expected the id of one in the table.")
@@ -83,10 +74,7 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 
     def stop(self) -> None:
-        """Stop the active run with a checkpoint, and remove the others from the queue.
-
-        Runs whose status cannot be read are left out.
-        """
+        """Stop the active run with a checkpoint, and remove the others from the queue."""
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
             with suppress(BrokenRunError):
                 if not run.status().has_ended:

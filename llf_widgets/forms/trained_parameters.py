@@ -1,7 +1,4 @@
-"""What the form's values will train, and which servers will load the result.
-
-The table of layers and modules needs the model's architecture, so a child process makes it, on request.
-"""
+"""What the form's values will train, found by a child process, and which servers will load the result."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.json_command import CommandResult
 
 MAX_CACHED = 16
-"""Number of tables that are kept, so that going back to earlier values shows them at once."""
+"""Number of tables that are kept."""
 
 
 class TrainedParameters(FormWidget):
@@ -50,11 +47,7 @@ class TrainedParameters(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self, config: RunConfig | None) -> None:
-        """Update the servers, and show the table if it is known for the config; hide an old one.
-
-        Args:
-            config: the form's config; None if its model or method has errors.
-        """
+        """Update the servers, and show the table if it is known for the config; hide an old one."""
         servers = None if config is None else servers_of_config(config, home())
         self._config = config
         self._servers = {} if servers is None else servers.json()
@@ -150,5 +143,4 @@ class TrainedParameters(FormWidget):
 
 
 def _deciding_values(config: RunConfig) -> str:
-    """The values that decide what is trained, as the key of a table."""
     return repr([(key, config.get(key)) for key in trained_keys()])

@@ -44,12 +44,7 @@ class UploadError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class UploadResult:
-    """A completed upload.
-
-    Attributes:
-        name: the new value of `dataset`.
-        message: message about its location and rows.
-    """
+    """A completed upload: the new value of `dataset`, and a message about location and rows."""
 
     name: str
     message: str
@@ -119,7 +114,6 @@ class Upload:
             self._partial.unlink()
 
     def _rows(self) -> str:
-        """Describe the number of rows, and unreadable lines."""
         known, kind = row_count(self._partial), file_type(self._partial)
         max_bytes = MAX_JSON_BYTES if kind == "json" else MAX_COUNTED_BYTES
         rows, broken, complete = 0, [], True

@@ -84,9 +84,7 @@ class DataProcess:
     def request(self, name: str, **arguments: Any) -> Future[Any]:
         """Send a request, whose answer arrives in another thread.
 
-        Returns:
-            A future that fails with `ProcessExitedError` if the process has exited, or with `ValueError` if the request
-            is refused.
+        The future fails with `ProcessExitedError` if the process has exited, and with `ValueError` if it refuses.
         """
         future: Future[Any] = Future()
         request_id = next(self._request_ids)

@@ -26,12 +26,7 @@ def table(overview: Mapping[str, Any]) -> list[list[str]]:
 
 
 def summary_text(state: str, note: str, overview: Mapping[str, object]) -> str:
-    """The counts as plain text, for frontends without HTML.
-
-    Args:
-        state: state of the inspection; only if it is `ready`, there are counts.
-        overview: the counts, see `table`.
-    """
+    """The counts (see `table`) as plain text, for frontends without HTML; there are none unless `state` is `ready`."""
     if state != "ready":
         return f"Inspect: {note or state}"
     lines = [HEADS, *table(overview)]

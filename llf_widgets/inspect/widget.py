@@ -109,14 +109,9 @@ class Inspect(SavedView):
         return dict(self._overview)
 
     def example(self, number: int) -> dict[str, Any]:
-        """One example token by token.
+        """One example token by token, as `turns` with `role` and `tokens` (`[text, id, state, special]`).
 
-        Args:
-            number: index of the example, from 0.
-
-        Returns:
-            See `llf_core.data.inspect.inspection.Inspection.example`; `turns` have `role` and `tokens` (`[text, id,
-            state, special]`).
+        See `llf_core.data.inspect.inspection.Inspection.example`.
         """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
@@ -214,7 +209,6 @@ class Inspect(SavedView):
         return self._process.request(what, **arguments)
 
     def _fetch(self, what: str, callback: Callable[[Any], object], **arguments: Any) -> None:
-        """Send a request, and show the answer when it arrives."""
         assert self._process is not None  # noqa: S101 - made by _open
         self._process.request(what, **arguments).add_done_callback(lambda answer: self._on_answer(answer, callback))
 

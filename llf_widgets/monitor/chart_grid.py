@@ -93,11 +93,7 @@ class ChartGrid:
 
 
 def chart_grid(data: ChartData, *, narrow: bool = False) -> ChartGrid:
-    """Place the charts of a run. The charts that every run has get the first axes, so that zooms stay as others appear.
-
-    Args:
-        narrow: fewer charts in a row, for a figure of less than 700 pixels.
-    """
+    """Place the charts of a run. Those that every run has get the first axes, so that zooms stay as others appear."""
     by_place: dict[Place, Sequence[LoggedChart]] = {"top": (data.top,), "middle": data.middle, "bottom": data.bottom}
     boxes = {place: list(_row_boxes(place, len(charts), narrow=narrow)) for place, charts in by_place.items()}
     height, starts = 0, {}

@@ -20,12 +20,7 @@ ANSWER_CHARACTERS, PROMPT_CHARACTERS = 700, 300  # letters
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion that the policy sampled for training.
-
-    Attributes:
-        reward: None if unknown or not finite.
-        rewards: reward by function; None where unknown or not finite.
-    """
+    """A completion that the policy sampled for training; rewards are None if unknown or not finite."""
 
     prompt: str
     text: str
@@ -124,7 +119,6 @@ class Completions:
 
 
 def _by_reward(rows: list[Completion]) -> list[Completion]:
-    """Completions by descending reward, unknown ones last."""
     return sorted(rows, key=lambda one: math.inf if one.reward is None else -one.reward)
 
 

@@ -19,9 +19,6 @@ def describe_run(
     """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples), 2 processes (DDP)`.
 
     Unknown parts and `sft`, the default stage, are omitted; empty if nothing is known.
-
-    Args:
-        data_event: the run's `data` event, once the data was prepared; None before.
     """
     parts = []
     model = config.get("model_name_or_path")

@@ -22,11 +22,7 @@ PASSIVE_TYPES = ("request", "answer", "steered", "schedule", "warning", "finding
 
 
 class EventIndex:
-    """Answers queries about a run's events in constant time.
-
-    Attributes:
-        events: all events in order, except `progress`, of which long runs have many.
-    """
+    """All events of a run in order, except `progress`, with queries in constant time."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -65,10 +61,7 @@ class EventIndex:
         return tuple(self._markers[-MAX_MARKERS:])
 
     def time_spans(self) -> list[tuple[int, float]]:
-        """(attempt, Unix time) of the first and last moment of each attempt, without time in the queue.
-
-        Attempt 0, which a branch copied, is left out.
-        """
+        """(attempt, Unix time) of start and end of each attempt from 1, without time in the queue."""
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 
     def _attempt(self, number: int) -> _Attempt:

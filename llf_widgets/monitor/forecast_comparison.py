@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def memory_note(series: Series, forecast: Event | None) -> str:
-    """The forecast peak memory and how far the highest logged value is from it: `forecast 1.65 GB (+7 %)`.
-
-    Args:
-        series: steps `[n]` and values `[n]` by metric, as logged.
-        forecast: the event `forecast`, or None.
-    """
+    """The forecast peak memory with the difference of the highest logged value: `forecast 1.65 GB (+7 %)`."""
     told, seen = _number(forecast, "memory"), highest(series, "memory")
     if told is None or seen is None:
         return ""
@@ -30,12 +25,7 @@ def memory_note(series: Series, forecast: Event | None) -> str:
 
 
 def step_row(series: Series, forecast: Event | None) -> tuple[str, str, str] | None:
-    """The median seconds of a step beside their forecast, as label, value and comparison; None without a logged value.
-
-    Args:
-        series: steps `[n]` and values `[n]` by metric, as logged.
-        forecast: the event `forecast`, or None.
-    """
+    """Label, median seconds of a step `[n]`, and comparison with their forecast; None without a logged value."""
     seen = median(series, "step_seconds")
     if seen is None:
         return None

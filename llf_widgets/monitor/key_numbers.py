@@ -38,7 +38,7 @@ def key_numbers(
         series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
-        forecast: the event `forecast`, with which the memory is compared; None without one.
+        forecast: the event `forecast`, with which the memory is compared.
         peak: current peak of the learning rate schedule; None if unknown, and the highest rate so far is named instead.
     """
     numbers = [
@@ -70,14 +70,7 @@ def key_numbers(
 def summary_rows(
     series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """The rows of a saved notebook's table, without unknown ones.
-
-    Args:
-        series: steps `[n]` and values `[n]` by metric, as logged.
-        smoothed: smoothed values `[n]`, aligned with the series of that name.
-        window: smoothing window in steps; 0 for none.
-        elapsed: seconds of training.
-    """
+    """The known rows of a saved notebook's table, see `key_numbers`; `elapsed` are seconds of training."""
     rows = [(one.label, one.value, one.note) for one in _metric_rows(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is not None:
@@ -137,7 +130,6 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -
 
 
 def _held_out(series: Series, one: KeyMetric) -> Number:
-    """A validation metric, with its training value."""
     value, training = last(series, EVAL_PREFIX + one.name), last(series, one.name)
     note = "" if training is None else f"training {formatting.value(training, one.form)}"
     return Number(held_out_label(one.label), _write(value, one), note=note)

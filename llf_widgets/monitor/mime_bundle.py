@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
-    """Image, table and text of a run, by MIME type, for reports and saved notebooks. Read-only.
-
-    Returns:
-        `application/vnd.llf.view+json` (for LLF's own renderer, which shows the run from the Jupyter server),
-        `text/html` (everything escaped), `image/png` (base64), `text/plain`.
-    """
+    """A run for reports and notebooks, by MIME type: LLF's own, `text/html`, `image/png` (base64), `text/plain`."""
     tracker = RunTracker(run_folder(run))
     tracker.refresh()
     return mime_bundle(tracker)

@@ -29,11 +29,7 @@ LINE, HELP_LINE, LETTER = 13, 14, 8  # pixels: between two labels, of a line of 
 
 
 def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -> list[Text]:
-    """The annotations of a chart: title, description, last values and labels.
-
-    Args:
-        narrow: whether the figure has less than 700 pixels.
-    """
+    """The annotations of a chart: title, description, last values and labels."""
     make = {"top": _large_texts, "middle": _middle_texts, "bottom": _small_texts}[placed.place]
     return [*make(placed, data, narrow=narrow), *_level_label(placed)]
 

@@ -119,7 +119,6 @@ def _band(base: Trace, name: str, color: str, form: str, data: ChartData) -> Ite
 
 
 def _small_traces(name: str, placed: PlacedChart, data: ChartData) -> Iterator[Trace]:
-    """The values of a small chart, and planned ones."""
     base, title = _base(placed.axes), placed.chart.title
     tip = f"step %{{x}}: %{{y:{HOVER[placed.chart.form]}}}"
     yield base | {

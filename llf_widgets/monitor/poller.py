@@ -57,7 +57,7 @@ class Poller:
             self._wake.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait at most `timeout` seconds for the thread to end (not at all within it), and return whether it has."""
+        """Wait at most `timeout` seconds for the thread to end, unless called from it; return whether it has."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)

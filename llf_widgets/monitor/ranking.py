@@ -84,12 +84,9 @@ class RankedMetric:
 
 
 def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = None) -> RankedMetric:
-    """The metric by which all runs are ranked.
+    """The metric by which all runs are ranked: by default the `metric_for_best_model` that all their configs name.
 
-    It is the one by which their configs choose the best checkpoint (`metric_for_best_model`), if all name the same.
-
-    Args:
-        metric: another metric; None for the ranking metric of their configs, else of what they logged.
+    Without a common one it depends on what they have logged.
     """
     names = [name for tracker in trackers for name in tracker.series]
     chosen = [tracker.config.get("metric_for_best_model") for tracker in trackers]

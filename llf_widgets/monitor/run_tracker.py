@@ -48,9 +48,6 @@ QUEUE_SECONDS = 10.0
 class RunTracker:
     """The known state of one run, updated by `refresh`. Thread-safe.
 
-    Args:
-        window: smoothing window in steps; 0 for none, None for automatic.
-
     Attributes:
         snapshot: the run at the last refresh; of state `broken` before the first.
         completions: completions that were sampled for training.
@@ -58,7 +55,7 @@ class RunTracker:
         series: steps `[n]` (int64) and values `[n]` (float64) by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         times: steps `[n]` (int64) and Unix times `[n]` (float64) of all records.
-        window: current smoothing window in steps.
+        window: current smoothing window in steps; 0 for none.
         now: time of the last refresh, Unix seconds.
     """
 
@@ -171,11 +168,7 @@ class RunTracker:
             self.snapshot = replace(self.snapshot, numbers=self._numbers)
 
     def chart_data(self, *, details: bool = True, window: int | None = None) -> ChartData:
-        """Current data of the charts, downsampled.
-
-        Args:
-            window: smoothing window in steps; None for `self.window`.
-        """
+        """Current data of the charts, downsampled, smoothed over `window` steps, or `self.window`."""
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")
             best_step = best if isinstance(best, int) else None
@@ -191,7 +184,6 @@ class RunTracker:
             )
 
     def _planned(self) -> Mapping[str, Line]:
-        """Future learning rates of a live run."""
         event = self.index.last("schedule") if self.snapshot.live else None
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):

@@ -25,12 +25,7 @@ DASHED = (0, (5, 2))
 
 
 def saved_image(data: ChartData, total: int, title: str = "", line: str = "") -> bytes:
-    """Draw the primary metric over the steps, and the first other charts below, as a PNG.
-
-    Args:
-        total: planned steps; 0 if unknown.
-        title: name and state of the run, at the top since JupyterLab shows the image alone.
-    """
+    """Draw the primary metric over the (planned) steps, and the first other charts below, as a PNG with a title."""
     shown = data.middle[:BELOW]
     below = ROW * -(-len(shown) // 2)
     height = LARGE + below

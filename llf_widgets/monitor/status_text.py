@@ -286,11 +286,7 @@ def resume_label(snapshot: RunSnapshot) -> str:
 
 
 def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
-    """All data of the header as plain JSON; the front end advances clocks from `now`.
-
-    Args:
-        now: Unix seconds.
-    """
+    """All data of the header as plain JSON; the front end advances clocks from `now`, in Unix seconds."""
     return {
         "id": snapshot.id,
         "name": snapshot.name or snapshot.id,

@@ -25,12 +25,7 @@ MAX_KEY_METRICS = 3  # numbers beside those of every run in the line of the firs
 
 @dataclass(frozen=True)
 class Summary:
-    """Content of a summary, apart from its format.
-
-    Args:
-        png: bytes of the image; empty for none.
-        answers: (prompt, base answer, last answer, its step).
-    """
+    """Content of a summary, apart from its format. Answers are (prompt, base answer, last answer, its step)."""
 
     run_id: str
     name: str

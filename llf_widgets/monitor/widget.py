@@ -93,16 +93,12 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Wait until the run has ended and the notebook holds its summary.
+        """Wait until the run has ended and the notebook holds its summary, and return its state as of the last read.
 
         An interrupt only ends the waiting, not the run, and so does closing the view.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.
-
-        Returns:
-            The run's state as of the last read, also after an interrupt, if the view was closed, or if `timeout`
-            seconds have passed.
         """
         try:
             self._ended.wait(timeout)
@@ -242,7 +238,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         raise ValueError(f"{what!r} is not a known request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
 
     def _handle_view_request(self, what: str, args: dict[str, object]) -> str:
-        """Handle requests that concern this view only."""
         if what == "refresh":
             self.refresh()
         elif what == "examples":

@@ -17,9 +17,6 @@ def encode_arrays(value: object) -> Any:
 
     Floats keep seven significant digits, up to 3.4e38; integers have to fit 32 bits, as steps do. NaN and infinities
     are preserved, unlike in JSON.
-
-    Args:
-        value: dicts, lists, numbers, strings and one-dimensional numpy arrays `[n]` of floats or integers.
     """
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value, dtype=DTYPES[value.dtype.kind])

@@ -43,11 +43,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def plain_axes(axes: Axes, title: str, *, size: float = 9, x: float | None = None, outward: float = 0) -> None:
-    """Remove decoration from axes, and set their title, to look like the live chart.
-
-    Args:
-        x: left end of the title, as a share of the width of the axes; None for that of the axes.
-    """
+    """Remove decoration from axes, and set their title, whose left end is `x` as a share of the width of the axes."""
     heading = axes.set_title(title, loc="left", fontsize=size, fontweight="bold", color=GRAY, parse_math=False)
     if x is not None:
         heading.set_x(x)
@@ -67,11 +63,7 @@ def format_percent(axes: Axes) -> None:
 
 
 def draw_end_labels(axes: Axes, ends: Sequence[LineEnd], size: float) -> None:
-    """Write labels at line ends, moved apart if they overlap.
-
-    Args:
-        axes: matplotlib's axes, with their final limits and a linear y axis.
-    """
+    """Write labels at line ends of axes with final limits and a linear y axis, moved apart if they overlap."""
     low, high = axes.get_ylim()
     inches = axes.bbox.height / axes.figure.dpi
     points = [72 * inches * (end.y - low) / (high - low) for end in ends]

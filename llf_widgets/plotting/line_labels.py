@@ -47,14 +47,10 @@ def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
 
 
 def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple[float, float]:
-    """Lowest and highest finite value of all lines, a little apart if they are equal.
+    """Lowest and highest finite value of all lines `[n]`, a little apart if they are equal.
 
-    Args:
-        lines: the y values `[n]` of each line.
-        positive: whether to ignore what a logarithmic axis cannot show.
-
-    Returns:
-        Low and high; without any value 0 and 1, or 0.1 and 1 if `positive`.
+    Without any value 0 and 1; if `positive`, values that a logarithmic axis cannot show are ignored, and the default is
+    0.1 and 1.
     """
     every = np.concatenate([*lines, np.empty(0)])
     finite = every[np.isfinite(every) & ((every > 0) | (not positive))]

@@ -177,11 +177,7 @@ class RunsAPIHandler(APIHandler):
         return locks.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """Find a run of this home by id.
-
-        Args:
-            readable: refuse a run with a pipe or device among its files, which would block readers.
-        """
+        """Find a run of this home by id; if `readable`, one without pipes or devices, which would block readers."""
         found: RunFolder = await self.run_in_thread(self._find_run, run_id, self.root, readable=readable)
         return found
 

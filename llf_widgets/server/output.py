@@ -19,12 +19,7 @@ class ZipHandler(RunsAPIHandler):
     """Base of routes that send a folder for download."""
 
     async def send_zip(self, root: Path, name: str, empty: str) -> None:
-        """Stream a folder as a zip, without buffering it in memory or on disk.
-
-        Args:
-            name: name of the file without `.zip`, and of the folder in it.
-            empty: sentence for a folder without files.
-        """
+        """Stream a folder as a zip, without buffering it in memory or on disk; `empty` is the error for no files."""
         try:
             files = await self.run_in_thread(files_below, root)
         except FileNotFoundError:
