@@ -1,5 +1,3 @@
-"""Closing of views with all their children."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,3 @@
-"""Records permission for code that a view has displayed."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Base class of all front ends."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""A table of texts as HTML without scripts, for displays of results and for saved notebooks."""
-
 from __future__ import annotations
 
 from html import escape

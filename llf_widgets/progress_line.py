@@ -1,5 +1,3 @@
-"""Progress as one line below a cell."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self

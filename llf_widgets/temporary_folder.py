@@ -1,5 +1,3 @@
-"""Temporary folders of views, removed even if their kernel is killed: the next one removes those that were left."""
-
 from __future__ import annotations
 
 import fcntl

@@ -1,5 +1,3 @@
-"""MIME type by which the output of a cell names its LLF view."""
-
 from __future__ import annotations
 
 VIEW_MIME_TYPE = "application/vnd.llf.view+json"

@@ -1,5 +1,3 @@
-"""Writes the replies of models into a conversation, while their engines generate them."""
-
 from __future__ import annotations
 
 import time

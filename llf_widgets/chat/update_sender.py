@@ -1,5 +1,3 @@
-"""Sends what is new to the page, in few messages."""
-
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,3 @@
-"""The chart of several runs as an image, for saved notebooks and pages."""
-
 from __future__ import annotations
 
 import base64

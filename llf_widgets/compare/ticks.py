@@ -1,5 +1,3 @@
-"""Readable ticks of a logarithmic axis: about four round numbers."""
-
 from __future__ import annotations
 
 import math

@@ -1,5 +1,3 @@
-"""The receipt of an export as texts: checks, and the table of quantizations."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

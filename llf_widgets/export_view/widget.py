@@ -1,5 +1,3 @@
-"""The view of an export: progress while it runs, then the receipt."""
-
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,3 @@
-"""Imports the modules for Start in the background while the form is filled in."""
-
 from __future__ import annotations
 
 import contextlib

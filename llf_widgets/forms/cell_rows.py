@@ -1,5 +1,3 @@
-"""Rows from a cell, stored as a file for everything that reads a data set."""
-
 from __future__ import annotations
 
 import sys

@@ -1,5 +1,3 @@
-"""The column mapping below the data set."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

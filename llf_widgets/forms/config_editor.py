@@ -1,5 +1,3 @@
-"""The configuration as text; pasted YAML updates the form."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

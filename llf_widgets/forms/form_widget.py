@@ -1,5 +1,3 @@
-"""Base class of the widgets of a form."""
-
 from __future__ import annotations
 
 import traitlets

@@ -1,5 +1,3 @@
-"""Assignment of fields to sections of the form."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

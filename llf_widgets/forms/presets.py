@@ -1,5 +1,3 @@
-"""The rows above the form: presets, earlier runs and kept settings, and the number of changes."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,3 @@
-"""Facts beside the title of a section of the form."""
-
 from __future__ import annotations
 
 import math

@@ -1,5 +1,3 @@
-"""The runs of a sweep below the form: one line per run, and a comparison of their curves."""
-
 from __future__ import annotations
 
 from contextlib import suppress

@@ -1,5 +1,3 @@
-"""What the form's values will train, found by a child process, and which servers will load the result."""
-
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -27,7 +25,10 @@ MAX_CACHED = 16
 
 
 class TrainedParameters(FormWidget):
-    """A button that shows the table of layers and modules, and a line with the servers that load the result."""
+    """A button that shows the table of layers and modules, and a line with the servers that load the result.
+
+    A child process makes the table, since it needs the model's architecture.
+    """
 
     _component = traitlets.Unicode("trained_parameters").tag(sync=True)
     _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)

@@ -1,5 +1,3 @@
-"""One line about what a run trains: model, stage, method, data."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,3 @@
-"""Incremental index of a run's events."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

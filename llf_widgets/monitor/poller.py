@@ -1,5 +1,3 @@
-"""The polling thread of a view."""
-
 from __future__ import annotations
 
 import threading

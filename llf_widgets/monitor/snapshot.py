@@ -1,5 +1,3 @@
-"""The state of a run at one moment as plain values."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

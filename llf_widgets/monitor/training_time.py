@@ -1,5 +1,3 @@
-"""Training time of a run without pauses."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

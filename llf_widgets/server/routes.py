@@ -1,5 +1,3 @@
-"""Routes and their handlers."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
