@@ -35,10 +35,9 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
 
 
 def run_file(path: Path, kind: FunctionKind) -> ModuleType:
-    """Execute a Python file of the user in this process, which registers its functions.
+    """Execute a Python file of the user in this process, which registers its functions; it can import from its folder.
 
-    The file can import modules of its folder. Its own module stays in `sys.modules`, also after an error, under a name
-    that hides no other one.
+    Its module stays in `sys.modules`, also after an error, under a name that hides no other one.
 
     Raises:
         ValueError: the file is missing, is not named like a Python file, or raises an error.

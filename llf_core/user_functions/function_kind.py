@@ -68,10 +68,7 @@ class FunctionKind:
         return called
 
     def by_name(self, given: Iterable[UserFunction | str] | UserFunction) -> dict[str, UserFunction | None]:
-        """Map names to functions, None for those that are given by name.
-
-        Args:
-            given: functions, names of built-in or registered ones, or both; also a single one.
+        """Map names to functions, None for those given by name; `given` may also be a single one.
 
         Raises:
             ValueError: a name occurs twice, is missing or is a built-in function's, or a signature cannot be inspected.

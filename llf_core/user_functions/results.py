@@ -41,10 +41,7 @@ def raised(error: BaseException, path: str = "", file: str = "") -> str:
     """Describe an exception, to continue a function's name: `raised ValueError: … in line 3 of code/f.py`.
 
     Of the message the first line is kept, without its final full stop. The line is the innermost one in the function's
-    file.
-
-    Args:
-        path: file name of the function in tracebacks; empty if it has none of its own.
+    file, named `path` in tracebacks.
     """
     lines = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

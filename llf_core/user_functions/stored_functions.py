@@ -66,7 +66,7 @@ def load_stored_function(path: Path) -> UserFunction:
     It is not imported: Python could use stale bytecode of a source that was corrected within the same second.
 
     Raises:
-        StoredFunctionError: there is no such file, it cannot be executed, or it defines no such function.
+        StoredFunctionError: the file is missing, cannot be executed, or defines no such function.
     """
     if not leads_to_file(path):
         raise StoredFunctionError(f"there is no {path.name} in {path.parent}", missing=True)
