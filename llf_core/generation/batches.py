@@ -61,8 +61,6 @@ class BatchGenerator:
 
         Args:
             prompts: token ids of each prompt, none empty.
-            max_new_tokens: maximum number of tokens of a completion, at least 1.
-            batch_size: prompts per batch, at least 1.
             on_done: called after each batch with the number of completed prompts.
         """
         answers = [""] * len(prompts)
@@ -98,11 +96,7 @@ class BatchGenerator:
         Args:
             prompts: token ids of each prompt, none empty.
             limits: maximum number of tokens of each completion, at least 1.
-            batch_size: prompts per batch, at least 1.
             on_token: called after each token with the number of completed prompts and the length of its completion.
-
-        Raises:
-            ValueError: a limit is below 1, or there are not as many as prompts.
         """
         if len(limits) != len(prompts) or min(limits, default=1) < 1:
             raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")

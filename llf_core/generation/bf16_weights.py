@@ -81,7 +81,7 @@ def bf16_copy_of(weight: Tensor) -> Tensor | None:
 class Bf16Matrix:
     """Products in float32 with a matrix `[out, in]` stored in bfloat16, which halves the memory traffic.
 
-    torch's own products of a few rows with a large float32 matrix are slow: eight rows take three times as long as one.
+    torch's products of a few rows with a large float32 matrix are slow: eight rows take three times as long as one.
     """
 
     _buffers = threading.local()

@@ -31,8 +31,8 @@ class CheckedForward:
     """Reads prompts by the model's own forward, single tokens and short prompts by a faster one with the same logits.
 
     Args:
-        model: causal language model that `unsupported` accepts, in evaluation mode, wrapped by PEFT or not. Create a
-            new `CheckedForward` after weights or adapters have changed.
+        model: causal language model that `unsupported` accepts, in evaluation mode. Create a new `CheckedForward` after
+            weights or adapters have changed.
 
     Attributes:
         plain: why single tokens go through the model's own forward; None if they do not.
@@ -47,15 +47,14 @@ class CheckedForward:
         self._reads_prompts: bool | None = None  # not known before the first short prompt
 
     def read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read tokens into the cache; returns the logits after the last one, `[batch, vocabulary]`.
+        """Read tokens into the cache; the logits after the last one, `[batch, vocabulary]`.
 
         Both forwards read the last token of the first prompt, and the first short prompt of one row without padding.
         The faster one is used where it gave the same logits up to rounding. The keys and values of a prompt are the
         same the first time and later.
 
         Args:
-            tokens: token ids `[batch, new]`, int64.
-            positions: positions of these tokens, `[batch, new]`, int64.
+            tokens: token ids `[batch, new]`, int64; `positions` alike.
             mask: true at tokens, false at padding, `[batch, past + new]`; None without padding.
             cache: holds `past` tokens, in growing layers.
         """
@@ -86,9 +85,9 @@ class CheckedForward:
         return logits
 
     def step(self, tokens: Tensor, cache: RowsCache) -> Tensor:
-        """Read one token per row, ids `[rows]`, into the cache; returns logits `[rows, vocabulary]`.
+        """Read one token per row, ids `[rows]`, into the cache after `read`; the logits `[rows, vocabulary]`.
 
-        `read` must have been called before, which compares the forwards. A failed step can be repeated.
+        A failed step can be repeated.
         """
         if self._fast is not None:
             logits = self._fast(tokens, cache)

@@ -29,7 +29,6 @@ def decode(  # noqa: PLR0913 - the settings of a completion
     """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch.
 
     Args:
-        decoder: has just read `prompts`.
         logits: logits `[batch, vocabulary]` that its `read` returned.
         prompts: token ids of each row, for the repetition penalty.
         max_new_tokens: maximum number of tokens of a row, at least 1.

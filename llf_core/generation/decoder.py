@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """Reads prompts into a key-value cache, then one token per row and step, see `CheckedForward`.
-
-    Args:
-        model: causal language model that `unsupported` accepts, in evaluation mode.
-    """
+    """Reads prompts into a key-value cache, then one token per row and step, see `CheckedForward`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._layers = causal_model(model).config.get_text_config(decoder=True).num_hidden_layers
@@ -39,10 +35,9 @@ class Decoder:
         return self._forward.plain
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Clear the cache and read one prompt per row; returns the logits after each, `[batch, vocabulary]`.
+        """Clear the cache and read one prompt per row; the logits after each, `[batch, vocabulary]`.
 
         Args:
-            prompts: token ids, none empty.
             room: number of tokens that will follow, for which the cache reserves room.
         """
         self._rows = RowsCache(self._layers, self._device)

@@ -44,14 +44,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torc
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The parts of one decoder block.
-
-    Attributes:
-        qkv: joined query, key and value projections.
-        q_norm: norm of the queries; None if there is none.
-        k_norm: norm of the keys; None if there is none.
-        inner: intermediate size of the MLP.
-    """
+    """The parts of one decoder block; `q_norm` and `k_norm` are None without such norms, `inner` is the MLP's size."""
 
     input_norm: RMSNorm
     qkv: JoinedLinear
@@ -121,13 +114,7 @@ class BlockForward:
             return self.head.rows(self.norm(hidden)).view(len(tokens), -1)[:count]
 
     def read(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Read at least two tokens of one row into the cache; returns the logits after the last one, `[1, vocabulary]`.
-
-        Args:
-            tokens: token ids `[new]`, int64.
-            positions: positions of these tokens, `[new]`, int64.
-            cache: holds `past` tokens of one row.
-        """
+        """Read several tokens of one row (ids and positions `[new]`, int64); the last logits, `[1, vocabulary]`."""
         past, new = int(cache.layers[0].get_seq_length()), len(tokens)
         columns = torch.arange(past + new, device=tokens.device)
         causal = self._score_mask(columns <= columns[past:, None]) if past else None
@@ -198,7 +185,6 @@ def attend_to_past(
         query: `[rows, key heads, query heads of each, head size]`.
         keys: `[rows, key heads, columns, head size]`.
         bias: added to the scores, `[rows, 1, 1, columns]`.
-        scale: factor of the scores; None for torch's default.
     """
     heads = query.shape[2]
     exact = heads > 1 and query.device.type == "cpu" and query.dtype.itemsize == 2  # noqa: PLR2004 - bytes

@@ -29,7 +29,6 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ma
     Args:
         x: `[..., in]`.
         weight: `[out, in]`, of the dtype of `x`.
-        bias: `[out]`, or None.
 
     Returns:
         `[..., out]`; its rows may not be contiguous.

@@ -94,7 +94,6 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
     """Generate completions as text after tokenized prompts, for callers with their own chat template; see `generate`.
 
     Args:
-        prompts: token ids of each prompt, none empty.
         sampling: sampling parameters; None for greedy decoding with the repetition penalty of the generation config.
         ends: further end-of-sequence token ids.
         on_done: called after each batch with the number of completed prompts.
@@ -124,9 +123,8 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
     """Generate completions as token ids after tokenized prompts, for the stages that train on them.
 
     Args:
-        prompts: token ids of each prompt, none empty.
         max_new_tokens: maximum number of tokens of a completion, at least 1; one for all, or one for each prompt.
-        on_token: called after each token with the number of completed prompts and the length of the token's completion.
+        on_token: see `BatchGenerator.continuations`.
 
     Returns:
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
@@ -158,11 +156,9 @@ def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> BatchEncoding:
-    """Tokenize prompts as conversations that a completion continues, padded on the left.
+    """Tokenize user messages as conversations that a completion continues, padded on the left.
 
     Args:
-        tokenizer: has a padding token, as `load_tokenizer` sets it.
-        prompts: user messages, at least one.
         system: system message of all prompts; not used without a chat template.
 
     Returns:

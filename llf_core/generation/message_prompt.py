@@ -46,18 +46,15 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     image_sign: str = "",
     options: Mapping[str, object] | None = None,
 ) -> str:
-    """Render messages with the chat template.
+    """Render messages in OpenAI's format with the chat template.
 
     Args:
-        messages: the conversation, in OpenAI's format.
-        tools: functions that may be called, in OpenAI's format.
         image_sign: placeholder of a picture in the text, for a template of a vision model that takes content as text;
             empty for models without pictures.
         options: further variables of the template.
 
     Raises:
-        PromptError: there is no template, it refuses the messages, they are malformed, or the last message to continue
-            is not from the assistant.
+        PromptError: there is no template, it refuses the messages, or they are malformed.
     """
     if not getattr(renderer, "chat_template", None):
         raise PromptError(

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 class ModelForward:
-    """Next-token logits by the forward pass of a causal language model, wrapped by PEFT or not.
-
-    Arguments that differ between models and transformers versions are found by inspection.
-    """
+    """Next-token logits by a model's own forward, whatever its arguments are called in this transformers version."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -28,11 +25,10 @@ class ModelForward:
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read new tokens into the cache; returns the logits after the last one, `[batch, vocabulary]`.
+        """Read new tokens into the cache; the logits after the last one, `[batch, vocabulary]`.
 
         Args:
-            tokens: token ids `[batch, new]`, int64.
-            positions: positions of these tokens, `[batch, new]`, int64.
+            tokens: token ids `[batch, new]`, int64; `positions` alike.
             mask: 1 at tokens, 0 at padding, `[batch, past + new]`; None without padding.
             cache: holds `past` tokens.
         """

@@ -67,11 +67,7 @@ class NotFiniteError(UserError, RuntimeError):
 
 
 class TokenSampler:
-    """Chooses the next token of each row, with one random generator per prompt.
-
-    Args:
-        rows: index of each row among all prompts.
-    """
+    """Chooses the next token of each row, with one random generator for each index among all prompts."""
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
         self._samples = sampling.do_sample

@@ -46,7 +46,7 @@ class TextStream:
         self.text = ""
 
     def put(self, token: int) -> bool:
-        """Add a token id, and give `on_text` the text that is now certain; returns whether the completion ends with it.
+        """Add a token id, and give `on_text` the text that is now certain; whether the completion ends with it.
 
         Without `on_text` and stop strings nothing is decoded before `close`.
         """

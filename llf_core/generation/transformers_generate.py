@@ -44,17 +44,13 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Generate tokens with `model.generate`, for models that the decode loop does not support; see `unsupported`.
+    """Generate tokens with `model.generate`, for models that the decode loop does not support; see `decode`.
+
+    Sampled rows are computed one by one, each with its own seed; `cancelled` is also polled before each of them.
 
     Args:
-        prompts: token ids, none empty.
-        sampling: sampling parameters. Sampled rows are computed one by one, each with its own seed.
-        max_new_tokens: maximum number of tokens of a row, at least 1.
         pad: token id of padding.
         ends: end-of-sequence token ids; None or none for the model's generation config.
-        put: called with a row and its new token; returns whether the row ends with it.
-        cancelled: polled after each step, and before each further row that is sampled; true ends generation.
-        numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))
     if sampling.do_sample and len(prompts) > 1:

@@ -34,10 +34,7 @@ class LinearWeights:
 
 
 def read_linear(module: Any) -> LinearWeights | None:
-    """Read a layer's weights and active LoRA adapters; None if its forward may differ from their product.
-
-    Examples are 4-bit weights, which are dequantized, and DoRA's norms.
-    """
+    """A layer's weights and active LoRA adapters; None if its forward may differ, as with 4-bit weights or DoRA."""
     if is_plain_linear(module):
         return LinearWeights(module.weight, module.bias)
     base = getattr(module, "base_layer", None)
@@ -72,10 +69,9 @@ def _contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
 
 
 class JoinedLinear:
-    """Products of linear layers with the same input.
+    """Products of linear layers with the same input; unmerged adapters add two small products for all layers.
 
-    Adapters are not merged: their small matrices are joined too, so that all layers cost only two more small products.
-    `join_adapters` joins them without copies; else copies are made here.
+    `join_adapters` joins adapters without copies; else copies are made here.
     """
 
     def __init__(self, layers: Sequence[LinearWeights]) -> None:
@@ -129,8 +125,7 @@ class JoinedLinear:
     def rows(self, x: Tensor) -> Tensor:
         """Multiply rows so that the result of a row does not depend on the batch, also in 16 bits.
 
-        More than `TILE` rows are multiplied at once if this processor was seen to compute them like tiles, else by
-        tiles.
+        More than `TILE` rows are multiplied by tiles, unless this processor computes them all like tiles.
 
         Args:
             x: `[batch, in]`, in 16 bits a multiple of `TILE` rows; or `[in]` in more.
@@ -164,10 +159,7 @@ class JoinedLinear:
 
 
 def _joined_adapters(layers: Sequence[LinearWeights], like: Tensor) -> tuple[Tensor | None, Tensor | None, float]:
-    """All A matrices stacked `[sum of ranks, in]`, all B matrices on a diagonal `[sum of out, sum of ranks]`, a factor.
-
-    They are not copied if `join_adapters` has joined them, or there is one adapter.
-    """
+    """A matrices stacked `[sum of ranks, in]`, B matrices block-diagonal `[sum of out, sum of ranks]`, and a factor."""
     adapters = [one for layer in layers for one in layer.adapters]
     if not adapters:
         return None, None, 1.0
@@ -220,9 +212,9 @@ def _diagonal_view(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> T
 def join_weights(model: nn.Module) -> int:
     """Move weights with the same input into one buffer each, so that they are multiplied at once; number of buffers.
 
-    Joined are query, key and value projections of a layer, and gate and up projections of an MLP, by their names. The
-    parameters become views of the new buffer. Do not train the model afterwards: other references to a weight's old
-    memory would keep it alive.
+    Joined are query, key and value projections, and gate and up projections, by their names. The parameters become
+    views of the buffer. Do not train the model afterwards: other references to a weight's old memory would keep it
+    alive.
     """
     joined = 0
     for parts in _with_one_input(model):
@@ -256,8 +248,7 @@ def _move(weights: Sequence[nn.Parameter]) -> None:
 def join_adapters(model: nn.Module) -> int:
     """Move the LoRA matrices of layers with the same input into one buffer each; number of buffers.
 
-    The parameters become views of the buffers; the B matrices are not contiguous. Do not train or save the model
-    afterwards.
+    The parameters become views, for B not contiguous ones. Do not train or save the model afterwards.
     """
     joined = 0
     for parts in _with_one_input(model):

@@ -74,9 +74,7 @@ class CallReader:
     def take(self, char: str) -> Literal["more", "ended", "malformed"]:
         """Take the next character; empty at the end of the reply.
 
-        Returns:
-            `more` if further characters are expected; `ended` after the last call; `malformed` if the text since the
-            last call is not a call.
+        Returns `ended` after the last call, `malformed` if the text since the last call is not a call, else `more`.
         """
         self._raw.append(char)
         try:

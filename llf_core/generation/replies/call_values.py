@@ -17,11 +17,7 @@ class MalformedCallError(Exception):
 def typed_json(value: str, schema: object) -> str:
     """A value as JSON: a string if its schema names strings and no type that fits, else of the type it looks like.
 
-    Formats with marks around each parameter write all values as plain text. Values that JSON lacks, such as NaN, become
-    strings.
-
-    Args:
-        schema: JSON schema of the parameter; None if it is unknown.
+    Formats with marks around parameters write all values as text. Values that JSON lacks, such as NaN, become strings.
     """
     text = value.removeprefix("\n").removesuffix("\n")
     kinds = _types(schema)
@@ -76,9 +72,7 @@ def is_object(text: str) -> bool:
 
 
 def read_python_calls(text: str) -> list[tuple[str, str]]:
-    """Names and JSON arguments of a Python list of calls or of a single one; it is parsed, never run.
-
-    Strings may have line breaks.
+    """Names and JSON arguments of a Python list of calls, or of a single one; it is parsed, never run.
 
     Raises:
         MalformedCallError: there is no call, or something other than calls with keyword arguments of plain values.

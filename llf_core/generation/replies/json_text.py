@@ -21,11 +21,7 @@ class InvalidJSONError(ValueError):
 
 
 class JSONObject:
-    """Follows an object or a list from its first to its last character.
-
-    Attributes:
-        complete: whether the last character has been taken.
-    """
+    """Follows an object or a list from its first to its last character, when `complete` becomes true."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -35,10 +31,9 @@ class JSONObject:
         self._escape = 0
 
     def take(self, char: str) -> str:
-        """Take the next character, and return the valid JSON that can be sent at once; not called once `complete`.
+        """Take the next character, and return the valid JSON that can be sent; a number or constant when it ends.
 
-        A number or constant is returned when it ends. Line breaks in strings are escaped, and Python's constants become
-        JSON's.
+        Line breaks in strings are escaped, and Python's constants become JSON's. Not called once `complete`.
         """
         if self.in_string:
             return self._in_string(char)

@@ -9,10 +9,7 @@ if TYPE_CHECKING:
 
 
 def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
-    """Position and text of the first mark, the longest of those that begin there; -1 and None without one.
-
-    Empty marks are ignored.
-    """
+    """Position and text of the first mark, the longest of those that begin there; -1 and None without one."""
     found = [(at, -len(mark), mark) for mark in marks if mark and (at := text.find(mark)) >= 0]
     if not found:
         return -1, None

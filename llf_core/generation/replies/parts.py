@@ -22,11 +22,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a reply with its log-probability.
-
-    Attributes:
-        top: the most likely tokens in this place, highest first.
-    """
+    """A token of a reply; `top` are the most likely tokens in its place, highest first."""
 
     id: int
     text: str
@@ -51,14 +47,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ToolCallPiece:
-    """A part of a tool call.
-
-    Attributes:
-        index: number of the call in the reply, from 0.
-        arguments: new text of the arguments, which are a JSON object.
-        id: id of the call; empty after the first part.
-        name: name of the function; empty after the first part.
-    """
+    """A part of a tool call with some JSON text of its arguments; `id` and `name` are empty after the first part."""
 
     index: int
     arguments: str

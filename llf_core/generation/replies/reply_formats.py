@@ -125,10 +125,8 @@ class ReplyFormat:
 def recognize_format(chat_template: str | None, special_tokens: Iterable[str] = ()) -> ReplyFormat:
     """Find how a model writes reasoning and calls, by the marks in its chat template.
 
-    `<think>` and `</think>` are recognized for every model without OpenAI's harmony format.
-
-    Args:
-        special_tokens: texts of the tokenizer's special tokens, which are hidden unless they are marks.
+    `<think>` is recognized for every model without OpenAI's harmony format. Special tokens that are not marks are
+    hidden.
     """
     text = chat_template or ""
     special = {token for token in special_tokens if token}

@@ -29,8 +29,7 @@ def reply_text(
     """Text of a reply without its reasoning, followed by its calls as JSON; metrics compare it with the label.
 
     Args:
-        tokens: token ids of the reply.
-        ends: end-of-sequence token ids; the first one in `tokens` ends the text, and is not part of it.
+        tokens: token ids of the reply, up to the first of `ends`.
         prompt: the rendered prompt, which may have opened a thought.
         tools: the offered functions, in OpenAI's format. Without any, calls are text.
     """
