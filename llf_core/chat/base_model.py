@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
-    """A loaded base model.
-
-    Attributes:
-        tokenizer: its tokenizer, with the chat template that it uses.
-        processor: its processor, if it is a vision model.
-    """
+    """A loaded base model, with a processor if it is a vision model. The tokenizer has the chat template in use."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -38,9 +33,6 @@ def plan_base(config: RunConfig) -> DevicePlan:
 
     `infer_dtype` replaces the measured precision. The GPU is that of `LOCAL_RANK`, if it is set. On a CPU, the first
     measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
-
-    Args:
-        config: settings of the model, see `llf_core.chat.target.loading_config`.
     """
     from llf_core.models.device import plan_device
 
@@ -55,8 +47,8 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
     """Load a base model, with the adapters that its settings merge into it.
 
     Args:
-        config: settings of the model, see `llf_core.chat.target.loading_config`.
-        template: name of a chat template for a tokenizer without one, if the settings name none.
+        config: see `llf_core.chat.target.loading_config`.
+        template: chat template for a tokenizer without one, if the settings name none.
         tell: called before each step with its description.
     """
     with deferred_imports(config):
@@ -82,11 +74,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
 
 
 def apply_template(config: RunConfig, template: str | None, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
-    """Give a tokenizer the chat template that the settings of a base model name; None if it keeps its own.
-
-    Args:
-        template: name of a chat template for a tokenizer without one, if the settings name none.
-    """
+    """Apply the template that the settings name, or `template` if the tokenizer has none; None if it keeps its own."""
     from llf_core.data.chat_template import choose_template
 
     named = config.data.template or (None if tokenizer.chat_template else template)

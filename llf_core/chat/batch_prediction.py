@@ -55,14 +55,11 @@ class PredictionProgress:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """A finished prediction.
+    """A finished prediction; `errors` (records without a prediction), `tokens` and `seconds` are those of this start.
 
     Attributes:
         values: content of `predict_results.json`.
         unusable: records of the data that were left out.
-        errors: records without a prediction, of those generated now.
-        tokens: tokens generated now.
-        seconds: time of the generation now.
     """
 
     file: str
@@ -88,7 +85,6 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
 
     Args:
         config: its `dataset`, or its validation split, is predicted with its generation settings.
-        folder: folder of the result; made if it is missing.
         on_progress: called before the first reply, after each, and every 0.2 s in which none comes. If it raises, the
             prediction ends; the responses so far are kept, and the next call with the same settings continues.
         trust: whether Python code of the model may run that has not been allowed yet.

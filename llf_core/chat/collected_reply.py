@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 class CollectedReply:
-    """A reply as far as its events have come.
-
-    Attributes:
-        reasoning: the reasoning before the answer.
-        finished: the last event of a complete reply.
-        failed: the last event of a failed reply.
-    """
+    """A reply as far as its events have come."""
 
     def __init__(self) -> None:
         self.content = self.reasoning = ""

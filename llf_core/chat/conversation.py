@@ -162,8 +162,7 @@ class Conversation(MessageTree):
         """Change fields of a message: those of `CHANGEABLE`. An edited question is a new message, see `add`.
 
         Raises:
-            ConversationError: the message does not exist, a field cannot change or has another type, the message
-                becomes too large, or the file was replaced or deleted meanwhile.
+            ConversationError: a value or the message is invalid or too large, or the file was replaced or deleted.
         """
         self.refresh()
         self._message(message)
@@ -179,7 +178,7 @@ class Conversation(MessageTree):
     def change_unsaved(self, message: str, **values: object) -> None:
         """Change fields of a message in memory, where `change` has failed because the disk is full.
 
-        The change is written before the next record. An unknown message and invalid values change nothing.
+        The change is written before the next record.
         """
         record = redact_nested({"type": "change", "id": message} | values, named=False)
         if self._read_change(record) is not None:

@@ -24,11 +24,7 @@ _FENCED_OR_HEADING = re.compile(
 
 
 def as_markdown(conversation: Conversation, target: str = "") -> str:
-    """A conversation as Markdown: a heading for each message, reasoning and calls in code blocks.
-
-    Args:
-        target: name of the model whose path is written; empty for the path of all.
-    """
+    """The path of a model (empty: of all) as Markdown, with reasoning and calls in code blocks."""
     lines = [f"# {conversation.title or conversation.id}", ""]
     system = conversation.settings.get("system")
     if isinstance(system, str) and system.strip():
@@ -54,11 +50,7 @@ def as_markdown(conversation: Conversation, target: str = "") -> str:
 
 
 def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
-    """`messages`, and `tools` if there are any, of a request to OpenAI's API.
-
-    Args:
-        target: name of the model whose path is written; empty for the path of all.
-    """
+    """The path of a model (empty: of all) as `messages`, and `tools` if there are any, for OpenAI's API."""
     messages = list(conversation.request_messages(conversation.path(target)))
     tools = _tools(conversation)
     return {"messages": messages, **({"tools": tools} if tools else {})}
@@ -81,11 +73,7 @@ def as_row(messages: Iterable[Mapping[str, object]], tools: Sequence[Mapping[str
 
 
 def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]]:
-    """A conversation up to its last reply as one training row, see `as_row`; empty if it has no reply.
-
-    Args:
-        target: name of the model whose path is taken; empty for the path of all.
-    """
+    """The path of a model (empty: of all) up to its last reply as one row, see `as_row`; empty without a reply."""
     path = list(conversation.path(target))
     while path and (path[-1].role != "assistant" or not (path[-1].text().strip() or path[-1].tool_calls)):
         path.pop()

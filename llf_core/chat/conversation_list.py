@@ -36,11 +36,7 @@ LIST_BYTES = 256 << 10
 
 
 class ConversationExcerpt(Conversation):
-    """A conversation for a list: of a large file only the beginning and the end are read.
-
-    Attributes:
-        complete: whether the whole file was read.
-    """
+    """A conversation for a list: of a large file only the beginning and the end are read, see `complete`."""
 
     def refresh(self) -> list[str]:
         """Read the file, or both ends of a large one."""
@@ -132,8 +128,7 @@ def _row(conversation: ConversationExcerpt, changed: float) -> ConversationRow:
 def delete_conversation(conversation_id: str, home: Path | str | None = None) -> Path:
     """Move a conversation to the bin, from which it can be restored until `llf runs clean` empties it.
 
-    If the bin has another one with its id, as after a file was copied back, it gets a new id there. The file's time of
-    change becomes now, from which its age in the bin is counted.
+    If its id is taken there, it gets a new one. Its age in the bin is counted from now by the file's time of change.
     """
     path = conversation_path(conversation_id, home)
     target = home_folder(home) / BIN / path.name

@@ -35,7 +35,7 @@ CLOSE_SECONDS = 5.0
 class EngineProcess(ChatEngine):
     """A running `python -m llf_core.chat.worker_process`: one base model, any number of adapters.
 
-    It ends with its parent, since it reads its requests from a pipe, and by itself after some time without a request.
+    It ends with its parent, whose pipe it reads, and by itself after some time without a request.
     """
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
@@ -76,10 +76,7 @@ class EngineProcess(ChatEngine):
         self._send({"unload_adapter": name})
 
     def begin(self, number: int, request: ChatRequest) -> None:
-        """Write a request to the process, whose events `_listen` reads, see `ChatEngine.begin`.
-
-        A long one or one with a JSON schema is prepared first, in a process with limits of time and memory.
-        """
+        """See `ChatEngine.begin`. Long requests, and those with a JSON schema, are prepared by `Preparer` first."""
         context, longest = self.state.context, self.state.longest_token
         if context is not None and longest and (tokens := characters_of(request) // longest) >= context:
             self.dispatch(number, too_long(tokens, context, "at least "))

@@ -63,12 +63,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """There is no reply, or it is incomplete.
-
-    Attributes:
-        kind: what failed, for the status code of a server.
-        what_to_do: the next step; empty where the message says it.
-    """
+    """There is no reply, or it is incomplete; `what_to_do` is empty where the message says it."""
 
     kind: FailureKind
     message: str

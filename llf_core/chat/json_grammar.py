@@ -77,11 +77,7 @@ class Grammar:
 
 
 class Grammars:
-    """Creates grammars for a tokenizer; the table of its tokens is built once.
-
-    Args:
-        ends: end-of-sequence token ids.
-    """
+    """Creates grammars for a tokenizer with some end-of-sequence token ids; the table of its tokens is built once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], vocabulary: int) -> None:
         self._tokenizer, self._ends, self._vocabulary = tokenizer, list(ends), vocabulary
@@ -91,9 +87,8 @@ class Grammars:
         """The grammar of a JSON schema (`{}` for any object), for one reply.
 
         Raises:
-            RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid, fits no
-                value, or has what llguidance does not support, such as `not`, `if`, `uniqueItems`, or a `oneOf` of
-                alternatives that may both fit.
+            RequestError: llguidance is not installed, or does not support the tokenizer or the schema (such as `not`,
+                `if`, `uniqueItems`, or a `oneOf` of alternatives that may both fit).
         """
         self.load()
         import llguidance
@@ -111,7 +106,7 @@ class Grammars:
         """Build the table of the tokens, once.
 
         Raises:
-            RequestError: llguidance is not installed, or the tokenizer is not supported.
+            RequestError: llguidance is not installed, or does not support the tokenizer.
         """
         if self._table is not None:
             return

@@ -71,11 +71,7 @@ class KeptData:
 
 
 def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAULT, text: str | None = None) -> KeptRow:
-    """Keep a reply with the conversation before it as an example for `sft`, in place of an earlier one of it.
-
-    Args:
-        text: edited text of the reply; None for its own.
-    """
+    """Keep a reply, or an edited text of it, with the conversation before it as an example for `sft`."""
     message = _reply(conversation, reply)
     path = conversation.path_to(reply)[:-1]
     answer = _edited(message, text)
@@ -92,17 +88,14 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
     chosen_text: str | None = None,
     rejected_text: str | None = None,
 ) -> KeptRow:
-    """Keep two replies to one question as a preference pair (`dpo`, `rm`), in place of an earlier one of them.
+    """Keep two replies to one question, or edited texts of them, as a preference pair (`dpo`, `rm`).
 
     Args:
         rejected: id of the worse reply, or the same id if `chosen_text` is an improved text of it.
-        chosen_text: edited text of the better reply; None for its own.
-        rejected_text: edited text of the worse reply; None for its own.
 
     Raises:
-        ConversationError: a message does not exist, is not a reply or is empty, they answer different questions or are
-            equal, the name cannot be one of a data set, the row is too large, or the conversation's file was replaced
-            or deleted meanwhile.
+        ConversationError: a reply is missing or empty, they answer different questions or are equal, the name cannot be
+            one of a data set, the row is too large, or the conversation's file was replaced or deleted.
     """
     better, worse = _reply(conversation, chosen), _reply(conversation, rejected)
     if better.parent != worse.parent and not _same_question(conversation, better, worse):
@@ -126,10 +119,7 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
 
 
 def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
-    """Remove the rows of a reply from a data set: of pairs, all with it as the better reply.
-
-    An empty data set is removed, and a rating with its row.
-    """
+    """Remove the rows of a reply (of pairs, as the better one) from a data set, which is removed if empty."""
     conversation.refresh()
     conversation.path_to(reply)  # raises for a message that does not exist
     message = conversation.messages[reply]

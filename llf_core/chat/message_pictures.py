@@ -20,9 +20,6 @@ def is_picture(part: object) -> bool:
 def checked_url(part: dict[str, Any], number: int) -> str:
     """Take the data URL of a picture part. A path or an address, which a model's process would open, is refused.
 
-    Args:
-        number: number of its message, from 0, for the error.
-
     Raises:
         RequestError: it is not a data URL of a picture, or the picture is too large or cannot be read.
     """

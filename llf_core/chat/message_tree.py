@@ -17,12 +17,7 @@ class ConversationError(UserError, ValueError):
 
 
 class MessageTree:
-    """Messages with their branches, and which of them were chosen last for each model.
-
-    Attributes:
-        id: the conversation's id, for errors.
-        messages: all messages by id, in the order in which they were added.
-    """
+    """Messages with their branches, and which of them were chosen last for each model."""
 
     def __init__(self, id: str) -> None:  # noqa: A002 - the attribute's name
         self.id = id
@@ -36,10 +31,7 @@ class MessageTree:
         self._chosen: dict[str | None, dict[str, _Choice]] = {}
 
     def _insert(self, message: ChatMessage) -> bool:
-        """Add a message, and choose the path through it for its target, or for all models without one.
-
-        Returns whether it was added. One whose id is taken or whose parent is missing is not, so there is no cycle.
-        """
+        """Add a message, and choose the path through it; false if its id is taken or its parent is missing."""
         parent = message.parent
         if message.id in self.messages or (parent is not None and parent not in self.messages):
             return False

@@ -24,11 +24,7 @@ UNKNOWN_TOKEN = -1
 
 
 def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
-    """A request in OpenAI's format, with the further parameters that vLLM and SGLang share.
-
-    Args:
-        model: name of the model or adapter on the server.
-    """
+    """A request to a model or adapter in OpenAI's format, with the further parameters that vLLM and SGLang share."""
     sampling = request.sampling
     content: dict[str, object] = {
         "model": model,
@@ -65,11 +61,7 @@ def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
 
 
 class ReplyReader:
-    """Turns the chunks of a stream into events.
-
-    Args:
-        begun: `time.monotonic()` at the request, in seconds.
-    """
+    """Turns the chunks of a stream into events; `begun` is the `time.monotonic()` of the request."""
 
     def __init__(self, begun: float) -> None:
         self._begun, self._first = begun, 0.0

@@ -66,14 +66,10 @@ def picture_url(data: bytes, subject: str = "The picture") -> str:
 
 
 def check_together(length: int, others: int, name: str) -> None:
-    """Refuse a picture that does not fit into a question: its conversation keeps all pictures in one line.
-
-    Args:
-        length: bytes of the picture.
-        others: bytes of the pictures that the question has already.
+    """Refuse a picture if a question, which keeps all pictures in one line, would have more than `MAX_BYTES`.
 
     Raises:
-        PictureError: they have more than `MAX_BYTES` together.
+        PictureError: they have more together.
     """
     if length + others > MAX_BYTES:
         raise PictureError(
@@ -90,14 +86,11 @@ def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | lis
 
 
 def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any]:
-    """The content part of a picture in OpenAI's format.
-
-    Args:
-        given: path of a file, its content, a data URL, or an image of Pillow, which is sent as PNG.
+    """The content part, in OpenAI's format, of a file, its content, a data URL, or an image of Pillow (sent as PNG).
 
     Raises:
-        PictureError: it is an address, not a path or of another type, not a picture of the `FORMATS`, has more than
-            `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that cannot be written as PNG.
+        PictureError: it is not a picture of the `FORMATS`, is an address, has more than `MAX_BYTES` or `MAX_PIXELS`, or
+            cannot be written as PNG.
     """
     if isinstance(given, str) and given.startswith("data:"):
         picture_bytes(given)
@@ -122,8 +115,7 @@ def image_part(image: Image) -> dict[str, Any]:
     """The content part of an image of Pillow, as PNG.
 
     Raises:
-        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or cannot be written as PNG: it is
-            CMYK, empty, closed, or its file is damaged.
+        PictureError: it is too large, or cannot be written as PNG: it is CMYK, empty, closed, or its file is damaged.
     """
     file = io.BytesIO()
     try:

@@ -70,8 +70,8 @@ class _Watch:
 def main(argv: list[str] | None = None) -> int:
     """Make the predictions of the run whose folder is the only argument, and end the run.
 
-    The run is finished even if predictions fail: its reason then says what is missing and which command continues. Only
-    a killed process leaves it failed; a resume then continues here. SIGTERM ends the predictions.
+    It is finished even if they fail; its reason then says what is missing and which command continues. SIGTERM ends
+    them. Only a killed process leaves the run failed; a resume then continues here.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

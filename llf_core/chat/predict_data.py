@@ -62,14 +62,10 @@ def read_predict_prompts(
     They are the validation split if the config has one (`val_size`), else at most `max_samples` records of each
     `dataset`. Records that the preparation of a validation split leaves out are not counted.
 
-    Args:
-        processor: processor of a vision model; None for a model of text.
-
     Raises:
-        DataError: the stage reads texts or prompts, which have no responses; a data set is missing, cannot be read, has
-            no usable record, another kind of data or columns of no known format, has videos or audio, or has pictures
-            and the model reads none; or a validation split is streamed, or the tokenizer has no chat template for its
-            pictures.
+        DataError: the stage's data have no responses; a data set cannot be read, has no usable record, or has media
+            that the model or the command does not read; a validation split is streamed, or there is no chat template
+            for its pictures.
     """
     if wanted_kind(config) in WITHOUT_RESPONSES:
         raise DataError(

@@ -27,12 +27,9 @@ TIMES = (f"{PREFIX}runtime", f"{PREFIX}samples_per_second")
 
 @contextmanager
 def prediction_metrics(names: Sequence[str], warn: Callable[[str], object]) -> Iterator[list[Metric]]:
-    """Context manager that loads the metrics of a prediction; the source of functions is kept until its end.
+    """Context manager that loads metrics, groups and functions (`file.py:f`), whose source is kept until its end.
 
     A metric whose package is missing is left out with a warning: the same command adds its value later.
-
-    Args:
-        names: names of metrics and groups, and functions as `file.py:f`, whose files are executed.
     """
     sources = metric_sources(names)
     with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
@@ -54,12 +51,11 @@ def score_predictions(
     prompts: Sequence[PredictPrompt],
     times: dict[str, float],
 ) -> dict[str, Any]:
-    """Score a finished prediction, and write the values to `predict_results.json` beside it.
-
-    Records without a prediction are left out. Times of an earlier start stay if the prediction was finished then.
+    """Score a finished prediction, without records that failed, and write the values to `predict_results.json`.
 
     Args:
-        times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; else empty.
+        times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; empty keeps the
+            earlier ones.
 
     Returns:
         `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low` and

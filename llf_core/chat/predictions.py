@@ -75,8 +75,7 @@ class PredictionFolder:
             settings: what the predictions depend on, by the keys of `CHANGED`; written to the folder.
 
         Raises:
-            PredictionError: the folder has predictions with other or unknown settings, or a result that LLF did not
-                write.
+            PredictionError: the folder has predictions with other or unknown settings, or a result of another program.
         """
         state = read_object(self.folder / STATE)
         begun = state.get("settings")
@@ -103,11 +102,7 @@ class PredictionFolder:
         return {one["index"] for one in self._partial(total)}, False
 
     def add(self, index: int, record: Mapping[str, Any]) -> None:
-        """Keep a prediction at once, so that a stop loses none.
-
-        Args:
-            record: `prompt`, `predict`, `label`, and `error` if there is no prediction.
-        """
+        """Keep a prediction at once: `prompt`, `predict`, `label`, and `error` if it failed."""
         append(self.folder / PARTIAL, {"index": index, **record}, named=False)
 
     def finish(self, total: int) -> None:
@@ -135,15 +130,13 @@ def predict_all(
     """Request many replies of a model, several at a time, in the given order.
 
     Args:
-        requests: the requests with their numbers, each number once. Neighbours of a similar length make the best use of
-            a batch.
+        requests: the requests with their numbers, each number once; neighbours of similar length batch best.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
         on_progress: called with the numbers of ended replies and of their tokens so far: after each reply, and every
             0.2 s in which no event comes, so that an interrupt is noticed.
 
     Raises:
-        PredictionError: the model is unknown or cannot be loaded, its code is not allowed, it failed or ran out of
-            memory, its process ended, or the service has too many requests. The open replies are cancelled then.
+        PredictionError: the model is unknown, failed, or ran out of memory. The open replies are cancelled then.
     """
     waiting = iter(requests)
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()

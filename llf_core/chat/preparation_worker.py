@@ -44,9 +44,9 @@ TEXT_BYTES, SCHEMA_BYTES = 1 << 30, 256 << 20
 WALL_SECONDS = 120.0
 """Time after which a child is killed, whatever it waits for."""
 NICENESS = 10
-"""What is prepared leaves the processor to the engine."""
+"""Preparation leaves the processor to the engine."""
 NO_MEMORY = 3
-"""Exit code of a child without memory."""
+"""Exit code of a child that is out of memory."""
 MAX_TOKENS = 1 << 20
 """Maximum number of tokens for a model without a context length."""
 
@@ -74,7 +74,6 @@ class _Worker:
         self._poll = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Serve requests until the parent closes the pipe."""
         os.nice(NICENESS)
         self._poll.register(0, selectors.EVENT_READ)
         lines = bytearray()
@@ -184,7 +183,7 @@ class _Worker:
 
 
 def _limit(seconds: float, size: int) -> None:
-    """Let the system end this process when it takes more than some seconds of computing, or more memory."""
+    """Let the system end this process when it exceeds some seconds of computing or some memory."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + size, resource.RLIM_INFINITY))
 

@@ -36,7 +36,6 @@ class _Job:
 
     Attributes:
         key: the request without the fields that its prompt does not depend on.
-        adapter: folder of the adapter; None for the base model.
     """
 
     key: ChatRequest
@@ -73,12 +72,7 @@ class Preparer:
         self._context: int | None = None
 
     def submit(self, number: int, request: ChatRequest, adapter: str | None, context: int | None) -> None:
-        """Have a request prepared.
-
-        Args:
-            adapter: folder of its adapter; None for the base model.
-            context: context length of the model; None if unknown.
-        """
+        """Have a request prepared; `adapter` is a folder, `context` the model's context length."""
         asked = request
         if has_images(request):  # the engine's processor makes the prompt
             asked = ChatRequest(prompt="-", json_schema=request.json_schema)

@@ -40,12 +40,7 @@ class PromptForm:
 
 
 def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None) -> PromptForm:
-    """Find out which form a chat template takes, by rendering short messages.
-
-    Args:
-        tokenizer: tokenizer of the model or adapter, whose template is used if it has one.
-        processor: the model's processor; None for a model of text.
-    """
+    """Find out which form the chat template of a tokenizer or processor takes, by rendering short messages."""
     if processor is None:
         return PromptForm(tokenizer)
     from llf_core.data.chat_template import OWN_TEMPLATE, ChatTemplate
@@ -79,8 +74,7 @@ def prompt_text(request: ChatRequest, form: PromptForm) -> str:
     """Render the messages of a request with the chat template.
 
     Raises:
-        RequestError: there is no template, it refuses the messages, they are malformed, or the last message to continue
-            is not from the assistant.
+        RequestError: there is no template, it refuses the messages, or they are malformed.
     """
     try:
         return render_messages(

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class _Adapter:
-    """An adapter that the server loads.
-
-    Attributes:
-        folder: its folder or hub id.
-        refused: why it cannot be used; empty if it can, None while it is being loaded.
-    """
+    """An adapter that the server loads; for `refused` see `ServerAdapters.refusal`."""
 
     folder: str
     refused: str | None = None
@@ -29,7 +24,7 @@ class ServerAdapters:
     """Has a server load and unload adapters in a thread, in order, so that a new one never takes a loaded one's name.
 
     Args:
-        load: has the server load the adapter of a name and folder; returns why it does not, or an empty text.
+        load: called with name and folder; returns why the server does not load the adapter, or an empty text.
     """
 
     def __init__(self, load: Callable[[str, str], str], unload: Callable[[str], object]) -> None:

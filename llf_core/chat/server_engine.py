@@ -90,7 +90,7 @@ class ServerEngine(ChatEngine):
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
         """Arguments and environment variables (secrets only in these) that start the server on `HOST` and `port`.
 
-        The base model is named `BASE`. It is called in the engine's thread. What it raises is why the engine failed.
+        The base model is named `BASE`. Called in the engine's thread; what it raises is why the engine failed.
         """
 
     def model_name(self, adapter: str | None) -> str:

@@ -40,10 +40,10 @@ class Ticket:
 
 
 class ChatService:
-    """Models by name: one engine process for each base model, with the adapters of its targets.
+    """Models by name: one engine process for each base model, with the adapters of its targets. Thread-safe.
 
-    A process starts with its first request, and again after it has stopped or failed. All methods may be called in any
-    thread.
+    A process starts with its first request, and again after it has stopped or failed. Unknown names raise
+    `TargetError`.
 
     Args:
         home: `LLF_HOME`; None for the environment's.
@@ -65,14 +65,10 @@ class ChatService:
         self._closed = False
 
     def add(self, target: str | Path | Run | RunFolder | Target, name: str | None = None) -> Target:
-        """Add a model; it is loaded with the first request that names it.
+        """Add a model, see `find_target`; it is loaded with the first request that names it.
 
         Args:
-            target: see `find_target`; or a target that was found.
             name: its name here; None for its own. A name that is taken gets a number.
-
-        Raises:
-            TargetError, ConfigError: see `llf_core.chat.target.find_target`.
         """
         found = target if isinstance(target, Target) else find_target(target, self._settings.home)
         with self._lock:
@@ -91,11 +87,7 @@ class ChatService:
             self._free(target)
 
     def replace(self, name: str, target: Target) -> Target:
-        """Put another model in the place of one, such as newer weights of a run; on the same base, its process goes on.
-
-        Raises:
-            TargetError: there is no such model.
-        """
+        """Replace a model, for example by newer weights of a run; on the same base, its process goes on."""
         old, new = self._target(name), target.named(name)
         same = old.base_key == new.base_key
         with self._lock:
@@ -130,17 +122,15 @@ class ChatService:
 
         Raises:
             TargetError: there is no such model, its engine is not installed, or the service was closed.
-            ConfigError: its settings are invalid.
         """
         self._process_of(self._target(name))
 
     def submit(self, name: str, request: ChatRequest, on_event: Callable[[Event], object]) -> Ticket:
-        """Request a reply. Returns at once, also while the model is still loading, a ticket that can end the reply.
+        """Request a reply; returns at once, also while the model is loading, with a ticket that can end the reply.
 
         Args:
-            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
-                model is unknown, the service was closed, the process cannot be started or has too many requests, it is
-                called with `Failed` at once, in this thread.
+            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. A request
+                that cannot be submitted is reported as `Failed` at once, in this thread.
         """
         try:
             target = self._target(name)
@@ -158,7 +148,7 @@ class ChatService:
         return Ticket(process.submit(named, on_event), process)
 
     def reply(self, name: str, request: ChatRequest) -> list[Event]:
-        """Request a reply and wait for it; its events, the last one `Finished` or `Failed`."""
+        """Request a reply and wait for it; returns its events, the last one `Finished` or `Failed`."""
         events: list[Event] = []
         done = threading.Event()
 
@@ -176,11 +166,7 @@ class ChatService:
         return events
 
     def state(self, name: str) -> EngineState:
-        """State of the process of a model; `stopped` without a reason if it has not started yet.
-
-        Raises:
-            TargetError: there is no such model.
-        """
+        """State of the process of a model; `stopped` without a reason if it has not started yet."""
         return self._last.get(self._target(name).base_key, EngineState())
 
     def watch(self, on_state: Callable[[str, EngineState], object]) -> Callable[[], None]:
@@ -200,11 +186,7 @@ class ChatService:
         return end
 
     def stop(self, name: str) -> None:
-        """End the process of a model, for example to train on the device; the next request starts it again.
-
-        Raises:
-            TargetError: there is no such model.
-        """
+        """End the process of a model, for example to train on the device; the next request starts it again."""
         with self._lock:
             process = self._processes.pop(self._target(name).base_key, None)
         if process is not None:

@@ -64,14 +64,14 @@ class Target:
         label: what it is, for people: `base model`, `adapter of step 75`.
         config: YAML of the settings with which the base model is loaded; `adapter_name_or_path` lists adapters that are
             merged into it.
-        adapter: folder or hub id of the adapter on the base model; None for none.
-        run_id: the run that it belongs to; empty if there is none.
+        adapter: folder or hub id of the adapter on the base model.
+        run_id: the run that it belongs to.
         step: the step of its weights; None for a base model and outside of runs.
         template: name of a chat template for the base model, used if its tokenizer has none.
         model: the base model's folder or hub id, as in `config`.
         scores: whether it is a reward model, which generates no text: only an export takes it.
-        follows_run: whether it stands for the newest weights of a run, and not for one checkpoint or the base, so that
-            a chat can change to newer ones. The name does not show it: a run may be called `exp@3`.
+        follows_run: whether it stands for the newest weights of a run, so that a chat can change to newer ones. The
+            name does not show it: a run may be called `exp@3`.
     """
 
     name: str
@@ -127,9 +127,6 @@ def find_target(
             and perhaps `adapter_name_or_path`, as LLaMA-Factory's chat takes it.
         home: `LLF_HOME`; None for the environment's.
         reward_models: whether the result of a run that trained a reward model is accepted too.
-
-    Raises:
-        TypeError: the target is of another type.
     """
     folder = target if isinstance(target, RunFolder) else getattr(target, "folder", None)
     if isinstance(folder, RunFolder):
@@ -200,9 +197,6 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
 
     Files for LLaMA-Factory's `chat` and `export` have the same meaning here.
 
-    Args:
-        overrides: settings that replace those of the file, each as `key=value`.
-
     Raises:
         TargetError: the file names no model.
     """
@@ -214,10 +208,7 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
 
 
 def target_of_settings(values: Mapping[str, object], base: Path, name: str) -> Target:
-    """The target of settings that are a part of a file, such as an evaluation's.
-
-    Args:
-        base: folder that relative paths start from.
+    """The target of settings that are a part of a file, such as an evaluation's; paths are relative to `base`.
 
     Raises:
         TargetError: the settings name no model.

@@ -58,12 +58,7 @@ _TOO_LARGE = Failed(
 
 @dataclass
 class Refusal:
-    """Why an adapter is not loaded. It is tried again with the request after the one that got the error.
-
-    Attributes:
-        folder: its folder or hub id.
-        failed: the error that requests for it get.
-    """
+    """Why an adapter is not loaded. It is tried again with the request after the one that got the error."""
 
     folder: str
     failed: Failed
@@ -76,8 +71,8 @@ class Worker:
     Args:
         messages: messages of the parent; None ends the process.
         start: the parent's first message: `config`, the settings with which the base model is loaded; `idle_seconds`,
-            the time without work after which the parent is told; `template`, the name of a chat template for a base
-            model whose tokenizer has none, or None.
+            the time without work after which the parent is told; `template`, the chat template for a tokenizer without
+            one.
 
     Raises:
         ConfigError: the settings of the base model are invalid.
@@ -270,7 +265,7 @@ def failure(error: BaseException) -> Failed:
 def _read(messages: queue.Queue[dict[str, Any] | None], stream: BinaryIO) -> None:
     """Read the parent's lines in a thread, so that a cancel arrives while a token is computed.
 
-    A request that does not fit into memory becomes a message `lost` with its id; the next line is read as usual.
+    A request that does not fit into memory becomes a message `lost` with its id.
     """
     try:
         while part := stream.readline(PART):
@@ -292,10 +287,7 @@ def _read(messages: queue.Queue[dict[str, Any] | None], stream: BinaryIO) -> Non
 
 
 def main() -> int:
-    """Load the model that the first line names, and serve requests.
-
-    Returns exit code 0 after the parent has closed the pipe, 1 if the model could not be loaded.
-    """
+    """Load the model that the first line names, and serve requests; exit code 1 if it could not be loaded."""
     output = sys.stdout
     log_to("stderr")
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -36,12 +36,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A loaded adapter.
-
-    Attributes:
-        model: the `PeftModel`; computes with the adapter only while it is active.
-        replacements: modules that are exchanged to activate it.
-    """
+    """A loaded `PeftModel`, which computes with the adapter only while its replacements are in place."""
 
     model: Any
     replacements: tuple[Replacement, ...]
@@ -50,7 +45,7 @@ class Adapter:
 class Adapters:
     """Holds adapters by name, of which one or none is active.
 
-    Each adapter is loaded over the plain base, then its modules are taken out again. So adapters may be of different
+    Each is loaded over the plain base, then its modules are taken out again, so that adapters may be of different
     types, and the base stays as fast as without them.
     """
 

@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
 
 def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
-    """Embedding `[hidden]` of a text: the mean of the last hidden states in float32, scaled to length 1.
+    """Embedding `[hidden]` of a text of at least one token: the mean of the last hidden states, scaled to length 1.
 
     Source: mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
 
-    Args:
-        prompt: token ids of the text, at least one.
-        device: device of the token embedding.
-
     Raises:
-        RequestError: the model gives no hidden states, its adapter is a learned prompt, or they are not finite.
+        RequestError: the model gives no finite hidden states, or its adapter is a learned prompt.
     """
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise RequestError("The adapter is a learned prompt, so it gives no embeddings. Expected its base model.")

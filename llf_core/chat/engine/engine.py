@@ -61,8 +61,7 @@ class Engine:
     """Generates replies of a base model and its adapters. All methods are called in one thread.
 
     Args:
-        model: causal language model without adapters, on its device; its weights are prepared for decoding, so it
-            cannot be trained afterwards.
+        model: causal language model without adapters, on its device. It cannot be trained afterwards.
         processor: its processor, if it is a vision model.
         max_batch: maximum number of replies that run at once.
         prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
@@ -117,7 +116,6 @@ class Engine:
         """Load an adapter over the same weights; one of the same name is unloaded before, even if this fails.
 
         Args:
-            folder: folder with `adapter_config.json` and the weights.
             tokenizer: its tokenizer, with the template that it was trained with; None for the base's.
         """
         if name in self._adapters:
@@ -162,7 +160,6 @@ class Engine:
         """Add a request to the queue. An invalid one is reported as `Failed`.
 
         Args:
-            id: number of the request, for `cancel`.
             on_event: called with each event, in the engine's thread: `Failed` at once if the request is refused, else
                 by `step`. If it raises, the reply ends.
             grammar: grammar of its JSON schema; None to build it here.
@@ -181,10 +178,7 @@ class Engine:
                 reply.cancelled = True
 
     def step(self) -> bool:
-        """Do one unit of work: read a piece of a prompt or generate one token of each reply, and embed one text.
-
-        Returns whether work is left. Requests are added and cancelled between two steps.
-        """
+        """Read a piece of a prompt or generate one token of each reply, and embed one text; whether work is left."""
         with torch.inference_mode():
             self._end_cancelled()
             if self._decode_next or not self._read_prompts():

@@ -32,9 +32,7 @@ def image_inputs(
         `attention_mask` `[1, prompt]`, int64, and the pictures, whose names and shapes depend on the model.
 
     Raises:
-        RequestError: the model reads no pictures or has no chat template, the template refuses the messages, they are
-            malformed, the last message to continue is not from the assistant, a picture is not a data URL or cannot be
-            read, or the processor refuses it.
+        RequestError: the model reads no pictures, see `prompt_text` and `checked_url`, or the processor refuses them.
     """
     if processor is None or not reads_images(processor):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")

@@ -26,9 +26,6 @@ class PlainGeneration:
     Args:
         inputs: `input_ids` and `attention_mask` `[1, prompt]`, int64, and further inputs of the model.
         pad: token id of padding.
-
-    Attributes:
-        error: the exception that ended the generation.
     """
 
     def __init__(
@@ -42,10 +39,7 @@ class PlainGeneration:
         self._over = False
 
     def step(self) -> bool:
-        """Let the thread generate one token, and wait for it; returns whether the generation goes on, see `error`.
-
-        Not to be called after it has returned false.
-        """
+        """Let the thread generate one token; false at the end, also by an exception, which `error` then has."""
         if not self._thread.ident:
             self._thread.start()
         self._go.release()

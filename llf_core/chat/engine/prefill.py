@@ -21,7 +21,6 @@ class Prefill:
     """Reads the prompt of one reply into a cache of its own.
 
     Args:
-        reply: the reply; `Started` is reported.
         forward: forward passes of the model with the reply's adapter active.
         device: device of the token embedding.
         chunk: the prompt is read in chunks that end at multiples of this number of tokens, and only whole ones are
@@ -30,7 +29,6 @@ class Prefill:
 
     Attributes:
         cache: keys and values of the tokens that have been read, `[1, heads, length, head_dim]` each per layer.
-        length: number of these tokens.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - created in one place
@@ -52,11 +50,7 @@ class Prefill:
         reply.start(self.length)
 
     def step(self, size: int) -> Tensor | None:
-        """Read the next tokens of the prompt; the logits after it, `[1, vocabulary]`, None if tokens are left to read.
-
-        Args:
-            size: maximum number of tokens; not used if there are chunks.
-        """
+        """Read up to `size` tokens, or a chunk; the logits `[1, vocabulary]` after the prompt, None before its end."""
         prompt = self.reply.prompt
         end = min(self.length + (size if self._chunk == 1 else self._chunk), len(prompt))
         tokens = torch.tensor([prompt[self.length : end]], device=self._device)

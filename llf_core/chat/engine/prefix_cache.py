@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values of a text.
-
-    Attributes:
-        adapter: name of the adapter that computed them; None for the base model.
-        tokens: token ids.
-        layers: keys and values of each layer, `[1, heads, length, head_dim]` each.
-    """
+    """Token ids, and their keys and values of each layer, `[1, heads, length, head_dim]` each."""
 
     adapter: str | None
     tokens: list[int]
@@ -44,10 +38,7 @@ class PrefixCache:
         return sum(one.nbytes for one in self._kept)
 
     def longest(self, adapter: str | None, tokens: list[int]) -> tuple[Prefix | None, int]:
-        """Find the prefix with the most tokens in common with a prompt, and their number; None and 0 without one.
-
-        It counts as used now.
-        """
+        """The prefix with the most tokens in common with a prompt, now used, and their number; else None and 0."""
         best, most = None, 0
         for one in self._kept:
             if one.adapter == adapter and (length := common_prefix_length(one.tokens, tokens)) > most:
@@ -58,10 +49,9 @@ class PrefixCache:
         return best, most
 
     def keep(self, prefix: Prefix) -> None:
-        """Add a prefix in place of those of its adapter that it continues, and of those unused for the longest time.
+        """Add a prefix in place of those that it continues, and of those unused for the longest time.
 
-        It is left out if it is empty or larger than the limit, or another one of its adapter has the same tokens or
-        continues them.
+        It is left out if it is empty or larger than the limit, or another one of its adapter begins with its tokens.
         """
         size = len(prefix.tokens)
         if (

@@ -31,7 +31,6 @@ class Reply:
         parser: separates reasoning and tool calls from text; None if all of it is text.
 
     Attributes:
-        tokens: token ids of the reply.
         chooser: chooses its tokens; set before the first one.
         done: whether its last event has been sent.
         cancelled: whether it ends before its next token.

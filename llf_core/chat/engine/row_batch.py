@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 
 class RowBatch:
-    """Replies that are generated together.
-
-    Args:
-        forward: forward passes of the model with its adapter active.
-        device: device of the token embedding.
-    """
+    """Replies that are generated together."""
 
     def __init__(self, forward: CheckedForward, layers: int, device: torch.device) -> None:
         self.replies: list[Reply] = []
@@ -32,11 +27,7 @@ class RowBatch:
         self._forward, self._device = forward, device
 
     def join(self, reply: Reply, cache: Cache) -> None:
-        """Add a row whose prompt has been read and whose first token has been chosen.
-
-        Args:
-            cache: keys and values of its prompt, `[1, heads, length, head_dim]` each per layer.
-        """
+        """Add a row whose prompt has been read into `cache` (one row), and whose first token has been chosen."""
         self.cache.join([(layer.keys, layer.values) for layer in cache.layers])
         self.replies.append(reply)
 

@@ -26,15 +26,11 @@ class NotANumberError(ArithmeticError):
 
 
 class TokenChooser:
-    """Chooses the next token of one reply.
+    """Chooses the next token of one reply; `is_argmax` if it is always the one with the highest logit.
 
     Args:
         penalty: repetition penalty, 1 for none.
         prompt: token ids of the prompt, for the repetition penalty.
-        grammar: grammar that the reply follows; None for free text.
-
-    Attributes:
-        is_argmax: whether the token is always the one with the highest logit.
     """
 
     def __init__(
@@ -146,10 +142,7 @@ class TokenChooser:
 
 
 def choose_tokens(logits: Tensor, choosers: Sequence[TokenChooser]) -> list[int | Exception]:
-    """Choose a token for each row of `[batch, vocabulary]`; an exception where the row failed.
-
-    Rows without sampling share one argmax, which is faster than one for each.
-    """
+    """Choose a token for each row of `[batch, vocabulary]`; an exception for a row that failed."""
     found: list[int | Exception] = [0] * len(choosers)
     greedy = [row for row, one in enumerate(choosers) if one.is_argmax]
     if greedy:

@@ -30,12 +30,7 @@ _OF_FAILURE = {
 
 
 class ApiError(Exception):
-    """A request that cannot be answered.
-
-    Attributes:
-        param: the wrong field, if there is one.
-        code: short name of the error for programs.
-    """
+    """A request that cannot be answered; `param` is the wrong field, `code` a short name of the error for programs."""
 
     def __init__(
         self,

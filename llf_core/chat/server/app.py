@@ -47,12 +47,7 @@ CLIENT_GONE = 499
 
 
 class Server:
-    """The application: routes, metrics and the open calls of one server.
-
-    Args:
-        rewards: reward models by name.
-        body_seconds: seconds in which a client must have sent a body.
-    """
+    """The application: routes, metrics and open calls; a client must send a body within `body_seconds`."""
 
     def __init__(
         self,

@@ -52,11 +52,7 @@ class ChatCall:
 
 
 def read_chat_call(body: Mapping[str, object]) -> ChatCall:
-    """Read a request to `/v1/chat/completions`.
-
-    Raises:
-        ApiError: a field is invalid, unknown or not supported.
-    """
+    """Read a request; `ApiError` if a field is invalid, unknown or not supported."""
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a model; /v1/models lists them")
     messages = messages_of(fields)

@@ -33,7 +33,7 @@ class CompletionCall:
     """A request to `/v1/completions`.
 
     Attributes:
-        requests: a request for each choice: all choices of the first prompt, then those of the next.
+        requests: all choices of the first prompt, then those of the next.
         include_usage: whether the stream ends with the numbers of tokens.
     """
 
@@ -45,11 +45,7 @@ class CompletionCall:
 
 
 def read_completion_call(body: Mapping[str, object]) -> CompletionCall:
-    """Read a request to `/v1/completions`.
-
-    Raises:
-        ApiError: a field is invalid, unknown or not supported.
-    """
+    """Read a request; `ApiError` if a field is invalid, unknown or not supported."""
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a model; /v1/models lists them")
     prompts = _prompts(fields)

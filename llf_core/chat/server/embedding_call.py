@@ -24,11 +24,7 @@ UNSUPPORTED = {"dimensions": "The embeddings have the model's hidden size."}
 
 @dataclass(frozen=True)
 class EmbeddingCall:
-    """A request for embeddings.
-
-    Attributes:
-        as_base64: whether numbers are sent as Base64 of little-endian float32, as OpenAI's client requests.
-    """
+    """A request for embeddings; `as_base64` sends little-endian float32, the default of OpenAI's client."""
 
     model: str
     requests: tuple[ChatRequest, ...]
@@ -36,11 +32,7 @@ class EmbeddingCall:
 
 
 def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
-    """Read a request to `/v1/embeddings`.
-
-    Raises:
-        ApiError: a field is invalid, unknown or not supported.
-    """
+    """Read a request; `ApiError` if a field is invalid, unknown or not supported."""
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a model; /v1/models lists them")
     given = fields.raw("input")

@@ -14,10 +14,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
-    """JSON objects as server-sent events in UTF-8, each a line `data: …` and an empty line.
-
-    A lone surrogate, which UTF-8 lacks, becomes a question mark.
-    """
+    """JSON objects as server-sent events (`data: …` and an empty line), in UTF-8 with `?` for a lone surrogate."""
     return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
 
 

@@ -15,7 +15,7 @@ _BELOW, _ABOVE = -MAX_INTEGER - 1, MAX_INTEGER
 
 
 class Fields:
-    """The fields of a JSON object, taken one by one; None if missing or null. Invalid values raise `ApiError`.
+    """Fields of a JSON object, taken one by one; None if missing or null. Invalid values raise `ApiError`.
 
     Args:
         where: path of the object in the body, such as `messages[0]`; empty for the body.
@@ -113,11 +113,7 @@ class Fields:
         return value
 
     def finish(self, known: Mapping[str, str] | None = None) -> None:
-        """Refuse fields that were not taken.
-
-        Args:
-            known: fields that the server does not support, with a sentence on what to do instead.
-        """
+        """Refuse fields that were not taken; `known` has unsupported ones with a sentence on what to do."""
         for name in self._given:
             path = self.path(name)
             advice = (known or {}).get(name)

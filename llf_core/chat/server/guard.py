@@ -90,7 +90,7 @@ class Guard:
         await self._app(scope, receive, self._with_origin(send, origin))
 
     def _check_host(self, given: Sequence[str]) -> None:
-        """Refuse a name that is not the server's: a page whose own name resolves here could read all, DNS rebinding."""
+        """Refuse other names: a page whose own name resolves to this server could read everything (DNS rebinding)."""
         name = _name_of(given[0]) if len(given) == 1 else ""
         if name in self._hosts or (self._any_address and _is_address(name)):
             return

@@ -28,8 +28,7 @@ def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
         exposed: whether other machines reach the server, so that keys need `MIN_CHARACTERS`.
 
     Raises:
-        KeyRefusedError: a variable is missing or empty, or its key is too short, or has a blank or a character that is
-            not printable ASCII. No variable is removed then.
+        KeyRefusedError: a variable is missing, or its key is too short or not printable ASCII without blanks.
     """
     keys = []
     for variable in variables:

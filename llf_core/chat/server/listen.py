@@ -30,7 +30,7 @@ KEEP_ALIVE_SECONDS = 75
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1024
 MAX_SILENT = 128
-"""Connections of one address that have sent no request yet; one more closes the oldest."""
+"""Maximum number of connections of one address that wait for a request; one more closes the oldest."""
 MAX_PORT = 65535
 LAST_SECONDS = 5
 """Time for the ends of streams after a shutdown has cancelled the replies."""
@@ -212,8 +212,8 @@ def make_server(
     Args:
         grace_seconds: seconds that running replies have after the signal; a second signal cancels them.
         started: called once requests are accepted.
-        header_seconds: seconds in which a client must have sent the headers of a request.
-        unread_seconds: seconds in which a client must have read what was sent.
+        header_seconds: see `HEADER_SECONDS`.
+        unread_seconds: see `UNREAD_SECONDS`.
     """
     limits = {
         "header_seconds": header_seconds,

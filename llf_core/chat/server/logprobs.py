@@ -15,24 +15,14 @@ LOWEST = -9999.0
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    """Tokens in the format of chat completions.
-
-    Returns:
-        For each token `token`, `logprob` (natural logarithm; `LOWEST` if it is not finite), `bytes` of its text in
-        UTF-8 (None for a part of a character) and `top_logprobs`.
-    """
+    """Tokens as in chat completions: natural logarithms (`LOWEST` if infinite); `bytes` only of whole characters."""
     return [_entry(token) | {"top_logprobs": [_entry(one) for one in token.top]} for token in tokens]
 
 
 def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[Any]]:
-    """Tokens in the format of `/v1/completions`, whose lists have an item for each token.
+    """Tokens as in `/v1/completions`: natural logarithms (`LOWEST` if infinite), and offsets in characters.
 
-    Args:
-        offset: number of characters of the tokens before them.
-
-    Returns:
-        `tokens`, `token_logprobs` (natural logarithms; `LOWEST` where they are not finite), `top_logprobs` (by text;
-        the likeliest of alternatives with the same text) and `text_offset` (characters).
+    Of alternatives with the same text, `top_logprobs` has the likeliest.
     """
     offsets = []
     for token in tokens:

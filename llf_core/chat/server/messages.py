@@ -42,11 +42,7 @@ def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
 
 
 def tools_of(fields: Fields) -> list[dict[str, Any]]:
-    """Take the tools.
-
-    Raises:
-        ApiError: a tool is invalid, or two have one name.
-    """
+    """Take the tools; `ApiError` if one is invalid, or two have one name."""
     given = fields.list("tools", MAX_TOOLS, "a list of tools") or []
     tools = [_tool(Fields(one, f"tools[{number}]")) for number, one in enumerate(given)]
     names = [tool["function"]["name"] for tool in tools]

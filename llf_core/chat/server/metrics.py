@@ -58,11 +58,7 @@ class Metrics:
         self._running.labels(model).inc()
 
     def ended(self, model: str, event: Finished | Failed | None, *, began: bool) -> None:
-        """Count a reply that has ended, with its tokens and times if it is complete.
-
-        Args:
-            event: its last event; None if its client is gone.
-        """
+        """Count an ended reply, with its tokens and times if it is complete; `event` is None if its client is gone."""
         (self._running if began else self._waiting).labels(model).dec()
         if not isinstance(event, Finished):
             self._replies.labels(model, "client_gone" if event is None else event.kind).inc()

@@ -37,11 +37,7 @@ CallT = TypeVar("CallT")
 
 
 class Bodies:
-    """Reads the bodies of a server. Large ones take turns, so that no other request waits.
-
-    Args:
-        seconds: seconds in which a client must have sent a body.
-    """
+    """Reads the bodies of a server, each within some seconds. Large ones take turns, so that no other request waits."""
 
     def __init__(self, seconds: float = BODY_SECONDS) -> None:
         self._seconds = seconds
@@ -52,8 +48,7 @@ class Bodies:
         """Read the call in a body.
 
         Raises:
-            ApiError: the body is too large, too slow, compressed, not a JSON object, or of another content type, or
-                from `read_call`.
+            ApiError: the body is too large, too slow, compressed, or not JSON.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # a page of another origin cannot send this type without asking first

@@ -29,8 +29,7 @@ _THREADS = ThreadPoolExecutor(4, "llf-serve")
 class Replies:
     """The replies of one call, one for each choice, as an asynchronous context manager.
 
-    Entering it submits the requests; leaving it cancels what has not ended, so that no engine works for a client that
-    is gone.
+    Entering it submits the requests; leaving it cancels those that have not ended.
     """
 
     def __init__(

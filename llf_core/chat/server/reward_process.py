@@ -62,8 +62,7 @@ class RewardProcess:
             max_length: number of tokens at which each text or conversation is cut.
 
         Returns:
-            A future of the scores, or of what failed: `busy` also once the process was closed. Cancelling it before its
-            turn takes it out of the queue.
+            A future, which can be cancelled before its turn; `busy` also once the process was closed.
         """
         with self._lock:
             if self._waiting < self._max_waiting and not self._closed:

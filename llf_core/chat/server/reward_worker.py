@@ -24,14 +24,10 @@ if TYPE_CHECKING:
 
 
 def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
-    """Score texts or conversations.
+    """Score texts or conversations; `scores` and the number of `tokens`, or `failed`, the JSON of a `Failed`.
 
     Args:
-        given: `inputs`, texts or lists of messages; `special`, whether the tokenizer adds its special tokens to texts;
-            `max_length`, the number of tokens at which texts are cut, None for none.
-
-    Returns:
-        `scores`, one for each input, and the number of `tokens` of all; or `failed`, the JSON of a `Failed`.
+        given: `inputs`, `special` and `max_length`, see `RewardProcess.submit`.
     """
     from llf_core.generation.message_prompt import context_length
     from llf_core.models.out_of_memory import is_out_of_memory
@@ -67,10 +63,7 @@ def _failed(kind: Any, message: str, what_to_do: str = "") -> dict[str, Any]:
 
 
 def main() -> int:
-    """Load the reward model that the first line names, and score until the pipe ends or nothing has come for a while.
-
-    Returns exit code 0, or 1 if the reward model could not be loaded.
-    """
+    """Load the reward model that the first line names, and score until the pipe ends or nothing comes for long."""
     output = sys.stdout
     log_to("stderr")
     start = json.loads(sys.stdin.readline() or "null")

@@ -31,11 +31,7 @@ UNSUPPORTED = {
 
 
 def sampling_of(fields: Fields) -> ChatSampling:
-    """Take the sampling parameters. As in OpenAI's API, the default temperature is 1.
-
-    Raises:
-        ApiError: a parameter is invalid.
-    """
+    """Take the sampling parameters, or raise `ApiError`. As in OpenAI's API, the default temperature is 1."""
     temperature = fields.number("temperature")
     top_p = fields.number("top_p")
     penalty = fields.number("repetition_penalty")
@@ -61,11 +57,7 @@ def of_request(error: RequestError) -> ApiError:
 
 
 def stops_of(fields: Fields) -> tuple[str, ...]:
-    """Take the stop strings: one or several, as in OpenAI's API.
-
-    Raises:
-        ApiError: they are invalid.
-    """
+    """Take the stop strings, one or several as in OpenAI's API, or raise `ApiError`."""
     value = fields.raw("stop")
     if value is None:
         return ()
@@ -85,11 +77,7 @@ def choices_of(fields: Fields) -> int:
 
 
 def stream_of(fields: Fields) -> tuple[bool, bool]:
-    """Take `stream` and `stream_options`: whether the reply is streamed, and whether with the numbers of tokens.
-
-    Raises:
-        ApiError: they are invalid.
-    """
+    """Take `stream` and `stream_options`: whether the reply is streamed, and whether with the numbers of tokens."""
     stream = fields.flag("stream")
     options = fields.object("stream_options")
     if options is None:
@@ -104,11 +92,7 @@ def stream_of(fields: Fields) -> tuple[bool, bool]:
 
 
 def ignore(fields: Fields) -> None:
-    """Take the fields that change no reply.
-
-    Raises:
-        ApiError: `service_tier` or `modalities` requests something that is not supported.
-    """
+    """Take the fields that change no reply; `ApiError` if `service_tier` or `modalities` is not supported."""
     for name in IGNORED:
         fields.raw(name)
     fields.choice("service_tier", ("auto", "default"))

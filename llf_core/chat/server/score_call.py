@@ -23,13 +23,7 @@ MAX_INPUTS = 1024
 
 @dataclass(frozen=True)
 class ScoreCall:
-    """A request for scores.
-
-    Attributes:
-        inputs: texts, or conversations as lists of messages.
-        special: whether the tokenizer adds its special tokens to texts.
-        max_length: number of tokens at which texts are cut.
-    """
+    """A request for scores; for the fields see `RewardProcess.submit`."""
 
     model: str
     inputs: list[Any]
@@ -38,11 +32,7 @@ class ScoreCall:
 
 
 def read_score_call(body: Mapping[str, object]) -> ScoreCall:
-    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either.
-
-    Raises:
-        ApiError: a field is invalid or unknown.
-    """
+    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either."""
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a reward model; /v1/models lists them")
     given = fields.raw("input")
@@ -60,11 +50,7 @@ def read_score_call(body: Mapping[str, object]) -> ScoreCall:
 
 
 def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
-    """Read a request to LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts, special tokens included.
-
-    Raises:
-        ApiError: a field is invalid or unknown.
-    """
+    """Read a request to LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts, special tokens included."""
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a reward model; /v1/models lists them")
     texts = fields.required("messages", fields.list("messages", MAX_INPUTS, "a list of texts"), "a list of texts")

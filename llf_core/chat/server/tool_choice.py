@@ -44,9 +44,7 @@ class ToolChoice:
 
 
 def tool_choice_of(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
-    """Take `tool_choice`: whether a model may, must or must not call a tool.
-
-    `strict` is removed from the offered functions, since chat templates do not know it.
+    """Take `tool_choice`, and remove `strict` from the offered functions, since chat templates do not know it.
 
     Raises:
         ApiError: it is invalid, or names an unknown tool; or a tool is strict and its call is not forced.
