@@ -2,9 +2,10 @@
 
 import os
 import random
-import signal
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from llf_core.launch import launch
@@ -17,12 +18,16 @@ STEPS, SOON = 40, 10  # seconds within which the end of a run is told
 WHO = ("rank 0", "rank 1", "agent", "supervisor", "agent and supervisor")
 
 
-def victims(run, who):
-    """Ids of the processes to kill, as far as they live by now."""
+def kill(run, who):
+    """Kills those of the processes that live by now; returns how many."""
     now = run.status()
-    found = {"agent": now.trainer, "supervisor": now.supervisor_process}
-    found |= {f"rank {number}": process for number, process in ranks_of(run).items()}
-    return [found[one].pid for one in who.split(" and ") if found.get(one) is not None]
+    found = [now.trainer] * ("agent" in who) + [now.supervisor_process] * ("supervisor" in who)
+    found = [psutil.Process(one.pid) for one in found if one is not None and one.alive()]
+    found += [process for number, process in ranks_of(run).items() if who == f"rank {number}"]
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(found)
 
 
 def wait_until_alone(home):
@@ -35,12 +40,10 @@ def wait_until_alone(home):
 
 
 def kill_and_resume(config, who, wait, home):
-    """One run, killed `wait` seconds after its start and then resumed; its state after the kill, and its losses."""
+    """One run, killed `wait` seconds after its start and then resumed; how many processes were killed, its state after that, its losses."""
     run = launch(config)
     time.sleep(wait)
-    killed = victims(run, who)
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+    killed = kill(run, who)
     began = time.monotonic()
     if who == "supervisor":  # the trainer goes on, and says itself how it ended
         state = ended(run).state
@@ -55,7 +58,7 @@ def kill_and_resume(config, who, wait, home):
         wait_for_supervisor(run)
         assert run.state == "finished", (who, wait, run.status().reason)
         wait_until_alone(home)
-    return state, values(run, "loss")
+    return killed, state, values(run, "loss")
 
 
 def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exactly(settings, llf_home):  # noqa: F811
@@ -76,10 +79,14 @@ def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exac
         seconds.append(time.monotonic() - began)
         whole.append(values(run, "loss"))
         assert len(whole[-1]) == STEPS
-    for number in range(MOMENTS):
+    number = made = 0
+    while made < MOMENTS:
         which, who = number % len(kinds), WHO[number % len(WHO)]
         wait = chance.uniform(0, 1.1 * seconds[which])
-        state, losses = kill_and_resume(config | kinds[which], who, wait, llf_home)
-        print(f"{kinds[which]['strategy']} {kinds[which]['finetuning_type']}: {who} after {wait:.1f} s: {state}")
+        killed, state, losses = kill_and_resume(config | kinds[which], who, wait, llf_home)
+        print(
+            f"{kinds[which]['strategy']} {kinds[which]['finetuning_type']}: {killed} {who} after {wait:.1f} s: {state}"
+        )
         assert state in {"finished", "failed", "lost"}
         assert losses == whole[which], (who, wait)
+        number, made = number + 1, made + (killed > 0)
