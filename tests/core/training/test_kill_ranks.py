@@ -40,7 +40,7 @@ def wait_until_alone(home):
 
 
 def kill_and_resume(config, who, wait, home):
-    """One run, killed `wait` seconds after its start and then resumed; how many processes were killed, its state after that, its losses."""
+    """Kills a run `wait` seconds after its start, resumes it: how many were killed, its state after that, its losses."""
     run = launch(config)
     time.sleep(wait)
     killed = kill(run, who)
