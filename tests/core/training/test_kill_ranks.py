@@ -40,7 +40,7 @@ def wait_until_alone(home):
 
 
 def kill_and_resume(config, who, wait, home):
-    """Kills a run `wait` seconds after its start, resumes it: how many were killed, its state after that, its losses."""
+    """Kills a run `wait` seconds after its start, resumes it: how many were killed, its state then, its losses."""
     run = launch(config)
     time.sleep(wait)
     killed = kill(run, who)
@@ -84,9 +84,7 @@ def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exac
         which, who = number % len(kinds), WHO[number % len(WHO)]
         wait = chance.uniform(0, 1.1 * seconds[which])
         killed, state, losses = kill_and_resume(config | kinds[which], who, wait, llf_home)
-        print(
-            f"{kinds[which]['strategy']} {kinds[which]['finetuning_type']}: {killed} {who} after {wait:.1f} s: {state}"
-        )
+        print(*kinds[which].values(), f"{killed} of {who} after {wait:.1f} s: {state}")
         assert state in {"finished", "failed", "lost"}
         assert losses == whole[which], (who, wait)
         number, made = number + 1, made + (killed > 0)
