@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""State of PEFT's rank allocator for each weight: sensitivity, and moving averages of it and its uncertainty."""
 PATTERN = "pattern"
 
 
@@ -59,12 +58,9 @@ class AdaLoRA(PeftTuner):
             one.grad = gradient if one.grad is None else one.grad + gradient
 
     def after_step(self, step: int, total: int) -> None:
-        """Measure the importance of each singular value, and set those to 0 that exceed the budget of the step.
+        """Measure the importance of each singular value, and set those to 0 that exceed the budget of the step, from 1.
 
         Importance and budget schedule are PEFT's (arXiv 2303.10512, algorithm 1).
-
-        Args:
-            step: number of the step, from 1.
         """
         settings = self._tuner.peft_config[self._tuner.trainable_adapter_name]
         options = self.config.options(AdaLoRAOptions)
@@ -88,11 +84,7 @@ class AdaLoRA(PeftTuner):
         self._pattern, settings.rank_pattern = settings.rank_pattern, None
 
     def state(self) -> dict[str, Tensor]:
-        """State of the allocator by name.
-
-        Returns:
-            Moving averages, of the shape of their matrix, and which ranks are left, `[rank]`, bool.
-        """
+        """Moving averages of the allocator, of the shape of their matrix, and which ranks are left, `[rank]`, bool."""
         import torch
 
         allocator = self._tuner.rankallocator

@@ -56,9 +56,6 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
     Quantized layers of all libraries and transformers' `Conv1D` (GPT-2) count. A subclass with its own forward
     counts only if that is the same product, unlike routers or grouped layers.
-
-    Args:
-        model: not yet wrapped.
     """
     return {path: module for path, module in _all_linear_layers(model) if _multiplies(module)}
 
@@ -66,11 +63,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Shortest name suffixes that match the linear layers of a model and no other modules, sorted, for `all`.
 
-    Args:
-        model: not yet wrapped.
-
-    Returns:
-        E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
+    E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
     """
     return _endings(linear_layers(model), _paths(model))
 
@@ -86,7 +79,6 @@ def adapter_targets(
     """Select the targets of an adapter, so that exactly the named modules are reached and trained.
 
     Args:
-        model: not yet wrapped.
         requested: names of modules or of experts' parameters (last part or whole path), or with `all`.
         plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT
             cannot apply to a parameter.
@@ -163,11 +155,7 @@ def adapter_targets(
 
 
 def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
-    """Modules that are trained in full and saved with the adapter (`additional_target`, PEFT's `modules_to_save`).
-
-    Raises:
-        ModelError: the model does not have one; PEFT would train nothing for it.
-    """
+    """PEFT's `modules_to_save` for `additional_target`; ModelError if the model does not have one of them."""
     modules = [path for path, _ in model.named_modules() if path]
     unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in modules)]
     holders = {path.split(".")[-2] for path, _ in model.named_parameters() if "." in path}
@@ -226,11 +214,7 @@ def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
 
 
 def _left_out(model: PreTrainedModel, layers: set[str]) -> list[tuple[set[str], str, str]]:
-    """Linear layers that get no adapter, grouped by reason.
-
-    Returns:
-        Paths, the message if they are requested by name, and the note if `all` leaves them out.
-    """
+    """Linear layers that get no adapter: paths, the message if they are requested by name, and the note for `all`."""
     forbidden = _forbidden(model, layers)
     lost = _lost(model, layers - forbidden)
     passed = {path for path in layers - forbidden - lost if _passes_by(model, path)}
@@ -296,7 +280,6 @@ def _weights_computed_with(kind: Any) -> frozenset[str]:
 
 
 def _own_weight(node: ast.expr) -> str | None:
-    """`name` of an expression `self.name.weight`."""
     match node:
         case ast.Attribute(ast.Attribute(ast.Name("self"), name), "weight"):
             return name

@@ -18,11 +18,7 @@ BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
 
 
 def block_count(model: PreTrainedModel) -> int:
-    """Number of transformer blocks, from the model's config.
-
-    Raises:
-        ModelError: the config does not have it.
-    """
+    """Number of transformer blocks, from the model's config; ModelError if it does not have it."""
     text_config = model.config.get_text_config()
     for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
         count = getattr(text_config, key, None)
@@ -35,11 +31,7 @@ def block_count(model: PreTrainedModel) -> int:
 
 
 def block_list(model: PreTrainedModel) -> nn.ModuleList:
-    """The module list of the language model's transformer blocks.
-
-    Raises:
-        ModelError: the number of layers is unknown, or no list of modules has as many entries.
-    """
+    """The module list of the language model's transformer blocks; ModelError if it is not found."""
     from torch import nn
 
     depth, encoders = block_count(model), multimodal_parts(model)
@@ -73,11 +65,7 @@ def outer_modules(parameters: Iterable[str]) -> set[str]:
 
 
 def require_known(key: str, requested: Iterable[str], known: set[str]) -> None:
-    """Check that the model has all named modules.
-
-    Raises:
-        ModelError: some do not exist. The message lists them and the possible names.
-    """
+    """Check that the model has all named modules; ModelError lists those that are missing and the possible names."""
     missing = [name for name in requested if name not in known]
     if missing:
         raise ModelError(

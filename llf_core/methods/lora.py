@@ -161,7 +161,6 @@ class LoRA(PeftTuner):
                 yield path, module
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        """Some examples of the training data, one a batch."""
         if self.sample is None:
             others = " and ".join(sorted(READS_DATA))
             raise ModelError(

@@ -26,8 +26,7 @@ def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
     """Sufficient statistics of each example, of shape `[examples, statistics]`.
 
     Args:
-        values: scores of a mean, one for each example or None; or statistics `[examples, statistics]`, zeros where
-            there are none.
+        values: scores of a mean, one for each example or None; or statistics, zeros where there are none.
 
     Raises:
         ValueError: a value is not finite, or the shape is wrong.
@@ -45,18 +44,10 @@ def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
 
 
 def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Numbers:
-    """Draw as many examples as there are, with replacement, and sum their statistics, for each sample.
+    """Draw as many examples as there are, with replacement, and sum their statistics: `[samples, statistics]`.
 
-    If many examples have the same statistics, the count of each is drawn from the multinomial distribution.
-
-    Args:
-        statistics: of shape `[examples, statistics]`.
-
-    Returns:
-        Sums of shape `[samples, statistics]`.
-
-    Source:
-        Efron, Bootstrap methods: another look at the jackknife, The Annals of Statistics 7 (1979).
+    If many examples have the same statistics, the count of each is drawn from the multinomial distribution. Efron,
+    Bootstrap methods: another look at the jackknife, The Annals of Statistics 7 (1979).
     """
     draw, count = np.random.default_rng(seed), len(statistics)
     different, often = np.unique(statistics, axis=0, return_counts=True)
@@ -77,15 +68,9 @@ def expanded_percentiles(found: Numbers, count: int) -> tuple[float, float]:
     """95 % interval from bootstrap values, wider than their percentiles for few examples, which these undercover.
 
     The percentiles are those at which a normal interval is as wide as Student's with the unbiased variance: 2.4 %
-    and 97.6 % for 200 examples, 0.9 % and 99.1 % for 10.
+    and 97.6 % for 200 examples, 0.9 % and 99.1 % for 10. Values that are not finite are left out; NaN if all are.
 
-    Args:
-        found: values of the samples, `[samples]`; those that are not finite are left out. NaN if none is finite.
-        count: number of examples, at least 2.
-
-    Source:
-        T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), section
-            5.2.
+    T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), section 5.2.
     """
     found = found[np.isfinite(found)]
     if not len(found):
@@ -102,9 +87,8 @@ QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 def student_quantile(freedom: int) -> float:
     """97.5 % quantile of Student's distribution for at least 1 degree of freedom, with an error below 0.001.
 
-    Source:
-        Abramowitz and Stegun, Handbook of mathematical functions, table 26.10; from 9 degrees of freedom on the
-            expansion 26.7.5.
+    Abramowitz and Stegun, Handbook of mathematical functions, table 26.10; from 9 degrees of freedom on the
+    expansion 26.7.5.
     """
     if freedom <= len(QUANTILES):
         return QUANTILES[freedom - 1]

@@ -59,16 +59,10 @@ class ChrF(Metric):
         return np.array(rows, float).reshape(-1, 3 * ORDER)
 
     def total(self, sums: Numbers) -> Numbers:
-        """F measure of the mean precision and the mean recall over the lengths that both texts have.
+        """F measure of the mean precision and the mean recall over the lengths that both texts have, 0 to 100.
 
-        Args:
-            sums: counts of shape `[…, 18]`.
-
-        Returns:
-            Scores of shape `[…]`, from 0 to 100; 0 without an answer.
-
-        Source:
-            Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; sacrebleu's `CHRF`.
+        Counts `[…, 18]` to scores `[…]`; 0 without an answer. Popović, chrF: character n-gram F-score for automatic
+        MT evaluation, 2015; sacrebleu's `CHRF`.
         """
         answer, reference, common = (sums[..., place::3] for place in range(3))
         used = (answer > 0) & (reference > 0)

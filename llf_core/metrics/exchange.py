@@ -22,18 +22,15 @@ def exchange_p_value(
     """How often a difference at least as large comes from exchanging the two models at random in each example.
 
     If both models answer alike, each exchange is equally probable, so the test holds its level for any number of
-    examples and any measure.
+    examples and any measure. Approximate randomization: E. Noreen, Computer-intensive methods for testing hypotheses
+    (1989); S. Riezler and J. Maxwell, On some pitfalls in automatic evaluation, ACL Workshop 2005, W05-0908.
 
     Args:
-        first: statistics of the first model, of shape `[examples, statistics]`.
+        first, second: statistics of the models, of shape `[examples, statistics]`.
         total: value from the sum of the statistics.
 
     Returns:
         The two-sided p-value, at least 1 / (samples + 1); 1 if the difference is not finite, as without examples.
-
-    Source:
-        Approximate randomization: E. Noreen, Computer-intensive methods for testing hypotheses (1989); S. Riezler
-            and J. Maxwell, On some pitfalls in automatic evaluation, ACL Workshop 2005, W05-0908.
     """
     half, middle = (second - first) / 2, (second + first).sum(axis=0) / 2
     half = half[(half != 0).any(axis=1)]  # equal statistics stay equal

@@ -80,6 +80,5 @@ def _arguments(answer: str, example: ScoredExample) -> dict[str, object]:
 
 
 def _prompt(example: ScoredExample) -> str:
-    """Content of the last user message; empty if there is none."""
     questions = [one["content"] for one in example.messages if one["role"] == "user"]
     return str(questions[-1]) if questions else ""

@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value over examples and its 95 % interval.
+    """A value over examples and its 95 % interval, None where it is not defined.
 
-    Attributes:
-        value: None if no example has one.
-        low, high: None without an example, for a single one unless the value is a proportion, and if the value is
-            not finite.
+    There are no bounds for a single example, unless the value is a proportion, and for a value that is not finite.
     """
 
     value: float | None
@@ -50,7 +47,6 @@ def interval(
         values: scores, one for each example or None; or sufficient statistics `[examples, statistics]`, zeros where
             there are none.
         measure: how the value follows from the statistics, such as `Metric.measure`.
-        samples: number of bootstrap samples, at least 1.
     """
     statistics = as_statistics(values)
     statistics = statistics[has_statistics(statistics)]

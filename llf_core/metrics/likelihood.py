@@ -14,26 +14,18 @@ if TYPE_CHECKING:
 
 
 def perplexity(sums: Numbers) -> Numbers:
-    """Perplexity, the exponential of the mean loss of a token.
+    """Perplexity `[…]` from negative log-likelihood in nats and number of tokens, `[…, 2]`.
 
-    Args:
-        sums: negative log-likelihood in nats and number of tokens, of shape `[…, 2]`.
-
-    Returns:
-        Values of shape `[…]`; infinite for a loss above 709.78 nats, NaN without tokens.
+    Infinite for a loss above 709.78 nats, NaN without tokens.
     """
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))
 
 
 def bits_per_byte(sums: Numbers) -> Numbers:
-    """Bits per byte of UTF-8, comparable between models with different tokenizers (The Pile, arXiv 2101.00027).
+    """Bits per byte of UTF-8 `[…]`, from negative log-likelihood in nats and number of bytes, `[…, 2]`.
 
-    Args:
-        sums: negative log-likelihood in nats and number of bytes, of shape `[…, 2]`.
-
-    Returns:
-        Values of shape `[…]`; NaN without bytes.
+    Comparable between models with different tokenizers (The Pile, arXiv 2101.00027).
     """
     return ratio(sums) / math.log(2)
 

@@ -22,7 +22,6 @@ Verdict = Literal["better", "no difference", "worse", "too few examples", "not f
 MIN_EXAMPLES = 10
 """Fewer examples give no verdict: their bootstrap interval is not reliable."""
 SIGNIFICANT = 0.05
-"""Significance level of the exchange test."""
 FOUND_BY_80_PERCENT = 2.801585
 """Detectable difference at 80 % power, in standard errors: the sum of the normal quantiles 0.975 and 0.8."""
 

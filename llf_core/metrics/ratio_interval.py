@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 def share_interval(statistics: Numbers) -> Interval:
     """Share over examples, such as of the correct tokens, and its 95 % interval: `ratio_interval` within [0, 1].
 
-    Wilson's interval if each example has one unit.
-
-    Args:
-        statistics: counted units and all units of each example, `[examples, 2]`. Examples without a unit are left
-            out.
+    From counted units and all units of each example, `[examples, 2]`. Wilson's interval if each example has one
+    unit.
     """
     rows = np.asarray(statistics, float).reshape(-1, 2)
     rows = rows[rows[:, 1] > 0]
@@ -35,21 +32,11 @@ def share_interval(statistics: Numbers) -> Interval:
 
 
 def ratio_interval(statistics: Numbers) -> Interval:
-    """Ratio of two sums over examples and its 95 % interval (Student's) from its standard error.
+    """Ratio of two sums over examples `[examples, 2]` and its 95 % interval (Student's) from its standard error.
 
-    Tokens of one example need not be independent. It takes one pass over the examples, unlike the bootstrap of
-    `interval`.
-
-    Args:
-        statistics: numerator and denominator of each example, `[examples, 2]`, such as losses in nats and tokens.
-            Examples with the denominator 0 are left out.
-
-    Returns:
-        Without bounds for a single example or a ratio that is not finite, and without a value if there are no
-            examples.
-
-    Source:
-        W. G. Cochran, Sampling techniques, 3rd edition (1977), eq. 2.46: variance of a ratio by its residuals.
+    Tokens of one example need not be independent. Examples with the denominator 0 are left out. There are no bounds
+    for a single example or a ratio that is not finite, and no value without examples. W. G. Cochran, Sampling
+    techniques, 3rd edition (1977), eq. 2.46: variance of a ratio by its residuals.
     """
     rows = np.asarray(statistics, float).reshape(-1, 2)
     rows = rows[rows[:, 1] > 0]

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetricScores:
-    """Scores of answers by one metric.
-
-    Attributes:
-        scores: one for each answer; None where the metric does not apply.
-        statistics: sufficient statistics, `[answers, statistics]`; zeros where it does not apply.
-        value: the value over all answers; None if it applies to none.
-    """
+    """Scores of answers by one metric (None where it does not apply), and statistics `[answers, statistics]`."""
 
     scores: tuple[float | None, ...]
     statistics: Numbers

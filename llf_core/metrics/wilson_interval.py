@@ -11,12 +11,8 @@ SIGMA = 1.959963984540054
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     """Wilson score interval (95 %) of a proportion, in [0, 1], valid for few trials and near 0 and 1 too.
 
-    Args:
-        successes: 0 to `count`; a tie may count as one half.
-        count: at least 1.
-
-    Source:
-        E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.
+    A tie may count as half a success. E. B. Wilson, Probable inference, the law of succession, and statistical
+    inference, JASA 22 (1927), p. 209.
     """
     share, squared = successes / count, SIGMA**2
     middle = (share + squared / (2 * count)) / (1 + squared / count)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CAPABILITY = (8, 9)
-"""Minimum compute capability of a GPU with FP8 products."""
 MULTIPLE = 16
 """Inputs and outputs of a layer must be a multiple of this number (cuBLAS; torchao's `Float8Linear`)."""
 
@@ -34,11 +33,7 @@ class FP8(Modifier):
 
 
 def check_card(device: torch.device) -> None:
-    """Refuse a device without FP8 products.
-
-    Raises:
-        ModelError: the message names the device and what it lacks.
-    """
+    """Refuse a device without FP8 products by a ModelError."""
     import torch
 
     if device.type != "cuda":

@@ -20,7 +20,6 @@ OUTPUTS = frozenset(
 )
 """Names of the matrices that add to the residual stream, over the model families of transformers."""
 PROBE = 8
-"""Tokens of the comparison before and after the insertion."""
 
 
 class LLaMAPro(Modifier):
@@ -71,7 +70,6 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
 
 
 def _identity(block: nn.Module) -> nn.Module:
-    """A copy of a block that adds nothing to the residual stream."""
     import torch
 
     copy = deepcopy(block)

@@ -88,11 +88,7 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
     """Give every `every`-th block of a model a router (arXiv 2404.02258, section 3).
 
     It is tested beforehand that a block computes chosen tokens alone, with their own positions, like the model
-    without the other tokens.
-
-    Args:
-        capacity: share of the tokens of a document that pass a routed block in training.
-        every: 2 for the second, the fourth, … block.
+    without the other tokens. `capacity`: share of the tokens of a document that pass a routed block in training.
 
     Raises:
         ModelError: it has routers already, no list of blocks or too few, or its blocks cannot be given a part of the
@@ -184,7 +180,6 @@ def _tensor(output: Any) -> Tensor:
 
 @contextmanager
 def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Context manager: evaluation mode without gradients."""
     import torch
 
     training = model.training

@@ -65,15 +65,7 @@ class Modifier(ABC):
 
 
 def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
-    """Refuse a modifier that needs flattened batches, for a model that needs padding.
-
-    Args:
-        flattens: whether the model takes flattened batches; known once it is loaded.
-        why: the reason if it does not, as a sentence.
-
-    Raises:
-        ModelError: the message names the modifier's key and the reason.
-    """
+    """Refuse a modifier that needs flattened batches for a model that needs padding; ModelError gives `why`."""
     padded = [] if flattens else [one.switch for one in modifiers_of(config) if one.flattened]
     if padded:
         raise ModelError(f"{padded[0]} needs batches without padding. {why} Set {padded[0]} to false.")

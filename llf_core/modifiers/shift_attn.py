@@ -23,7 +23,7 @@ class ShiftAttn(Modifier):
         """Set the group size in tokens on the attention layers: `shift_attn_group`, else a quarter of `cutoff_len`.
 
         Raises:
-            ModelError: the model has no attention layers, which are known by `layer_idx` and `is_causal`.
+            ModelError: the model has no attention layers (with `layer_idx` and `is_causal`).
         """
         group = self.config.options(ShiftAttnOptions).shift_attn_group or self.config.data.cutoff_len // SHARE
         layers = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")]

@@ -38,10 +38,8 @@ class AdamMini(Optimizer):
 def block_of(name: str, parameter: Tensor, head: int) -> str:
     """Which values of a parameter of any shape share a second moment: `heads`, `rows`, `whole`, or `values` (none do).
 
-    Source: arXiv 2406.16793, algorithm 3, with the names of layers of transformers' models.
-
-    Args:
-        head: rows of a head; 0 if unknown.
+    arXiv 2406.16793, algorithm 3, with the layer names of transformers' models. `head`: rows of a head; 0 if
+    unknown.
     """
     lower = name.lower()
     if any(part in lower for part in BIASES):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 GROWTH = 1.01
-"""γ of the limiter: maximum growth of the norm of an update from one step to the next (Fira, arXiv 2410.01623, eq. 8).
-"""
+"""γ of the limiter: maximum growth of an update's norm from step to step (Fira, arXiv 2410.01623, eq. 8)."""
 SMALLEST_NORM = 1e-8
 """Added to norms that divide, as in the authors' code."""
 PRIME = 1_000_003
@@ -99,13 +98,8 @@ class ApolloOptimizer(PerParameterOptimizer):
 
         A seed takes no memory: the same projection is drawn again in each step.
 
-        Args:
-            parameter: `[..., rows, columns]`.
-            state: `step`, and a projection of an SVD under the name of the side, where a new one is stored.
-            side: `left` or `right`.
-
         Returns:
-            `[..., rows, r]` (left) or `[..., r, columns]` (right).
+            For parameters `[..., rows, columns]`: `[..., rows, r]` (left) or `[..., r, columns]` (right).
         """
         step = state.get("step", 0)
         if not group["random"]:

@@ -98,11 +98,7 @@ class BlockOptimizer(PerParameterOptimizer):
         seed: int = 0,
         verbose: int = 0,
     ) -> None:
-        """Create the optimizer and freeze all blocks but the first.
-
-        Args:
-            mode, interval, verbose: `badam_switch_mode`, `badam_switch_interval`, `badam_verbose`.
-        """
+        """Create the optimizer and freeze all blocks but the first."""
         super().__init__(groups, defaults, layerwise=False)
         self._blocks, self._mode, self._interval = blocks, mode, interval
         self._seed, self._verbose = seed, verbose
@@ -117,13 +113,7 @@ class BlockOptimizer(PerParameterOptimizer):
         return int(self.param_groups[0][PROGRESS]["block"])
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """AdamW's update, in a float32 copy of parameters in lower precision.
-
-        Args:
-            parameter: of any shape.
-            state: `step`, `exp_avg` and `exp_avg_sq` since its block began, and `master` in lower precision;
-                float32, of the parameter's shape.
-        """
+        """AdamW's update of a parameter of any shape, in a float32 copy (`master`) of lower precision."""
         exact = parameter.dtype == torch.float32
         if not exact and "master" not in state:
             state["master"] = parameter.detach().float()
@@ -216,7 +206,6 @@ class ShareOptimizer(PerParameterOptimizer):
         state["steps"] = steps + 1
 
     def _index(self, parameter: Tensor, count: int, offset: int) -> Tensor:
-        """Indices of the values of a share, `[count]`, from an offset on and wrapping around."""
         places = torch.arange(offset, offset + count, device=parameter.device) % parameter.numel()
         if not self._scatter:
             return places

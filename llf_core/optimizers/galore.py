@@ -65,11 +65,7 @@ class ProjectedOptimizer(PerParameterOptimizer):
         direction: Callable[[Tensor, State, Group], Tensor],
         layerwise: bool = False,
     ) -> None:
-        """Create the optimizer.
-
-        Args:
-            groups: with `rank`, `interval`, `scale`, `side` and `randomized` where gradients are projected.
-        """
+        """Create the optimizer; the settings of `GaLore.build` are in groups whose gradients are projected."""
         super().__init__(groups, defaults, layerwise=layerwise)
         self._direction = direction
 

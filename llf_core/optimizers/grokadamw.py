@@ -48,11 +48,7 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
         self._places = {one: place for group in self.param_groups for place, one in enumerate(group["params"])}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter of any shape, then update it by its gradient with the slow part amplified.
-
-        Args:
-            state: `step`, `slow` (s), `exp_avg` and `exp_avg_sq`, of the same shape.
-        """
+        """Decay a parameter of any shape, then update it by its gradient with the slow part (`slow`, s) amplified."""
         if "slow" not in state:
             state |= {name: torch.zeros_like(gradient) for name in ("slow", "exp_avg", "exp_avg_sq")}
         state["step"] = state.get("step", 0) + 1

@@ -9,12 +9,9 @@ if TYPE_CHECKING:
 
 
 def add_exactly(parameter: Tensor, update: Tensor, compensation: Tensor) -> None:
-    """Add an update to a parameter of any shape in place, and keep the rounding error for the next update.
+    """Add an update of any shape to a parameter in place, and keep the rounding error in `compensation`, also in place.
 
-    Source: Kahan, CACM 8(1), 1965; for training in bfloat16: arXiv 2010.06192.
-
-    Args:
-        compensation: rounding error so far, of the same shape; changed in place.
+    Kahan, CACM 8(1), 1965; for training in bfloat16: arXiv 2010.06192.
     """
     compensation.add_(update)
     before = parameter.detach().clone()

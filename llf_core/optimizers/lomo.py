@@ -56,11 +56,7 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
     """Algorithm 1 of AdaLOMO: `u = G / √(rcᵀ)`, and `W ← W - η max(ε, RMS(W)) u / max(1, RMS(u))`."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter of any shape, then update it at a rate that is proportional to its root mean square.
-
-        Args:
-            state: `step` and the factors of the second moment, float32, see `moments.adafactor_direction`.
-        """
+        """Decay a parameter of any shape, then update it at a rate that is proportional to its root mean square."""
         state["step"] = state.get("step", 0) + 1
         update = adafactor_normalized(gradient.float(), state, 1.0 - math.pow(state["step"], DECAY))
         update.div_((rms(update) / CLIPPING).clamp_(min=1.0))

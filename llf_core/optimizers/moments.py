@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 BLOCK = 256
-"""Values that share one scale in an 8-bit state."""
 SMALLEST_8BIT = 4096
 """Smaller tensors are kept in full precision, as in bitsandbytes."""
 ADAFACTOR_EPSILON = 1e-30
@@ -118,10 +117,9 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor:
-    """Divide a gradient by the root of its factored second moment (arXiv 1804.04235, algorithms 2 and 4).
+    """Divide a gradient by the root of its second moment, factored over the last two of `[..., rows, columns]`.
 
-    Args:
-        gradient: float32, a scalar, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
+    arXiv 1804.04235, algorithms 2 and 4. The gradient is float32; a scalar or `[n]` is not factored.
     """
     squares = gradient.square().add_(ADAFACTOR_EPSILON)
     if gradient.dim() < 2:  # noqa: PLR2004 - dimensions of a matrix

@@ -34,11 +34,7 @@ class ParameterGroup(TypedDict):
 
 
 class Optimizer(ABC):
-    """Base class of optimizers; declared by a `llf_core.config.declaration.OptimizerDeclaration`.
-
-    Args:
-        config: the run's config; `config.optimizer` has the learning rate, betas and epsilon.
-    """
+    """Base class of optimizers; declared by a `llf_core.config.declaration.OptimizerDeclaration`."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -100,11 +96,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
 
 def check_packages(config: RunConfig) -> None:
-    """Check that the packages of the selected optimizer are installed.
-
-    Raises:
-        OptimizerError: one is missing; the message has the command that installs it.
-    """
+    """Check the packages of the selected optimizer; OptimizerError has the command to install a missing one."""
     if missing := missing_packages(config):
         raise OptimizerError(f"{optimizer_of(config).label} needs {missing[0]}.", install_command(config))
 

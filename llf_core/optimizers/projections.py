@@ -82,11 +82,7 @@ def _singular_vectors(matrix: Tensor, rank: int, *, randomized: bool) -> tuple[T
 
 @contextmanager
 def _single_thread(device: torch.device) -> Iterator[None]:
-    """Compute on a CPU with one thread.
-
-    LAPACK makes thousands of small products for one matrix. Several threads hardly speed them up, and on busy cores
-    each product waits for the slowest thread.
-    """
+    """Compute with one CPU thread: LAPACK makes many small products, at which threads wait on busy cores."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield
@@ -99,14 +95,9 @@ def _single_thread(device: torch.device) -> Iterator[None]:
 
 
 def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Approximate the top singular vectors by products with a few random vectors (arXiv 0909.4061, algorithm 4.4).
+    """Top `rank` singular vectors by products with random vectors (arXiv 0909.4061, algorithm 4.4), deterministic.
 
-    Args:
-        matrix: float32, `[..., rows, columns]`.
-        rank: r; limited to the shorter side.
-
-    Returns:
-        Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, deterministic.
+    For a float32 matrix `[..., rows, columns]`: left `[..., rows, r]` and right `[..., r, columns]`.
     """
     *outer, rows, columns = matrix.shape
     generator = torch.Generator(matrix.device).manual_seed(0)
@@ -120,10 +111,9 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def projected_side(gradient: Tensor, side: str) -> str:
-    """The side of a gradient `[..., rows, columns]` that is projected: `left`, `right` or `full`, as in `galore-torch`.
+    """Side of a gradient `[..., rows, columns]` that is projected: `left`, `right` or `full`, as in `galore-torch`.
 
-    Args:
-        side: `galore_proj_type` or `apollo_proj_type`; `std` is the shorter side, `reverse_std` the longer one.
+    `std` is the shorter side, `reverse_std` the longer one.
     """
     rows, columns = gradient.shape[-2:]
     if side in {"std", "reverse_std"}:

@@ -60,11 +60,7 @@ class Completion:
 
 
 class RewardError(UserError):
-    """A reward function raised an error or did not return a number.
-
-    Attributes:
-        what_to_do: empty, until a trainer says how the run goes on.
-    """
+    """A reward function raised an error or did not return a number; the trainer sets `what_to_do`."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)

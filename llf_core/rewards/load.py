@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 
 def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, object]) -> list[Reward]:
-    """Load reward functions by name in the trainer process. The files in `folder` are executed.
+    """Load reward functions by name in the trainer process. The files in `folder`, the run's `code/`, are executed.
 
     Args:
-        names: built-in rewards, or functions stored in a file of the same name.
-        folder: the run's `code/`.
         options: config values for built-in rewards: `reward_pattern`, `max_completion_length`.
 
     Raises:
@@ -45,7 +43,6 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
 
 
 def _sentence(name: str, path: Path, error: StoredFunctionError) -> str:
-    """Error message for a stored function, with the fix."""
     if error.missing:
         return (
             f"Unknown reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "

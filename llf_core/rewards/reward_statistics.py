@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 12
-"""Bins of a histogram; chosen by hand."""
 EQUAL = 1e-8
 """Maximum standard deviation of equal rewards in a group, as in TRL's `frac_reward_zero_std`."""
 
@@ -66,13 +65,7 @@ class RewardStatistics:
 
 
 def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequence[int]) -> RewardStatistics:
-    """Distribution of a reward.
-
-    Args:
-        name: name of the function, or `reward`.
-        values: value of each completion; None where the function does not apply.
-        tokens: length of each completion in tokens.
-    """
+    """Distribution of a reward (`reward` for the sum); `tokens` are the lengths of the completions."""
     kept = [(value, length) for value, length in zip(values, tokens, strict=True) if value is not None]
     if not kept:
         nan = math.nan
@@ -103,10 +96,7 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation of two arrays `[n]`, with mean ranks for ties; NaN if either is constant or empty.
-
-    Spearman, The proof and measurement of association between two things, 1904.
-    """
+    """Spearman's rank correlation of two arrays `[n]`, with mean ranks for ties; NaN if either is constant or empty."""
     one, other = _ranks(first), _ranks(second)
     if not len(one) or one.std() == 0 or other.std() == 0:
         return math.nan
@@ -121,14 +111,9 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def groups_without_variance(completions: Iterable[RewardedCompletion]) -> tuple[int, int]:
-    """Count the groups whose completions all have the same reward, from which GRPO and RLOO learn nothing.
+    """Count the groups with equal rewards, from which GRPO and RLOO learn nothing, and groups with two rewards or more.
 
-    Args:
-        completions: of any number of groups. Those without a reward are ignored.
-
-    Returns:
-        Number of these groups, whose standard deviation is at most `EQUAL`, and of all groups with at least two
-            rewards.
+    Completions without a reward are ignored.
     """
     groups: dict[int, list[float]] = {}
     for one in completions:

@@ -30,9 +30,6 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     Args:
         given: functions passed by the caller; others are looked up in the registry.
 
-    Returns:
-        Module source by function name; empty for a stage that uses no rewards.
-
     Raises:
         ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that
             uses no rewards.

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mapping[str, Tensor]) -> None:
-    """Add a frozen adapter to a PEFT model.
-
-    Args:
-        settings: its `PeftConfig`; set to inference mode.
-        weights: its weights by the names that PEFT saves them under.
+    """Add a frozen adapter to a PEFT model, with weights by the names that PEFT saves them under.
 
     Raises:
         ValueError: the adapter has weights for which the model has no layer.

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 class AugmentedDataset:
-    """Map-style data set that adds columns to each example of another, without copying that one.
-
-    Attributes:
-        extra_columns: returns the added columns of the example at an index.
-    """
+    """Map-style data set that adds the result of `extra_columns` to each example of another data set."""
 
     def __init__(self, examples: Dataset | AugmentedDataset, extra_columns: Callable[[int], dict[str, Any]]) -> None:
         self.examples = examples
@@ -31,7 +27,6 @@ class AugmentedDataset:
         return example | self.extra_columns(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several examples at once, as torch's data loaders request them."""
         return [
             example | self.extra_columns(index) for example, index in zip(self._several(indices), indices, strict=True)
         ]

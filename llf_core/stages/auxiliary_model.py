@@ -30,8 +30,8 @@ def load_auxiliary(
     """Load a frozen model beside the trained one, in evaluation mode: a reference model or a teacher.
 
     Args:
-        what: config key that names the model, for messages. If it has no value, the model is the one that the run
-            starts from, with random weights under `train_from_scratch`.
+        what: config key that names the model. If it has no value, the model is the one that the run starts from,
+            with random weights under `train_from_scratch`.
         adapters: merged into it in order; a single one is kept separate if the model is quantized.
         bits: 4 or 8 for a quantized model; None for the precision of the run.
     """
@@ -61,7 +61,6 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
 
 
 def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
-    """Freeze an auxiliary model in evaluation mode, patched for the batches of the trained model."""
     model.requires_grad_(requires_grad=False)
     model.eval()
     accelerate_like(model, context, called)
@@ -69,11 +68,7 @@ def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: 
 
 
 def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: str) -> None:
-    """Patch a model with the fast forward if the trained model has it, since both read the same batches.
-
-    Raises:
-        ModelError: it does not support these batches.
-    """
+    """Patch a model like the trained one, whose batches it reads; ModelError if it does not support them."""
     if context.flattens:
         found = accelerate(model, attention=context.config.model.flash_attn != "disabled")
         if not found.flattens or (context.forks and not found.forks):
@@ -84,11 +79,7 @@ def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: st
 
 
 def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
-    """Check that a model has the run's tokenizer.
-
-    Raises:
-        ModelError: the vocabularies differ.
-    """
+    """Check that a model has the run's tokenizer; ModelError if the vocabularies differ."""
     if tokenizer.get_vocab() != context.tokenizer.get_vocab():
         raise ModelError(
             f"{called} has a different tokenizer than {context.config.model.model_name_or_path}: it knows "

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
 
 SHOWN = 60
-"""Maximum characters of a prompt that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,7 @@ class SampledCompletion:
 
 @dataclass(frozen=True)
 class Score:
-    """Score of a completion.
-
-    Attributes:
-        total: None if no reward function applies.
-        rewards: by the name of each reward function; None where one does not apply.
-    """
+    """Score of a completion: weighted sum, and rewards by function; None where no function applies."""
 
     total: float | None
     rewards: Mapping[str, float | None] = field(default_factory=dict)
@@ -60,22 +54,14 @@ Scoring = Callable[[Sequence[SampledCompletion]], Sequence[Score]]
 
 @dataclass(frozen=True)
 class PromptScoring:
-    """Scoring of a stage's completions.
-
-    Attributes:
-        prompts: indices of the prepared examples whose completions can be scored.
-    """
+    """Scoring of a stage's completions, and the indices of the prepared examples that can be scored."""
 
     prompts: Sequence[int]
     score: Scoring
 
 
 class FunctionScoring:
-    """Weighted sum of the rewards of reward functions.
-
-    Attributes:
-        indices: prompts that can be scored, as indices of the prepared examples.
-    """
+    """Weighted sum of the rewards of reward functions; `indices` are the prepared examples that can be scored."""
 
     def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
         """Bind reward functions; `text` decodes token ids."""
@@ -109,10 +95,7 @@ class FunctionScoring:
 
 
 def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
-    """Load the reward functions of a run, for stages that call them without TRL's trainers.
-
-    Their source is executed, and an event warns of prompts that are left out.
-    """
+    """Load the reward functions of a run for stages without TRL's trainers, and warn of prompts that are left out."""
     config, stage = context.config, context.config.stage
     limit = stage_of(config).completion_tokens(config, 0)
     options = {"reward_pattern": stage.reward_pattern, "max_completion_length": limit}
@@ -128,11 +111,7 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
 
 
 def report_left_out(context: TrainingContext, prompts: Prompts) -> None:
-    """Warn of prompts that are left out.
-
-    Raises:
-        DataError: some are left out, and `stop_on_dropped` is true.
-    """
+    """Warn of prompts that are left out; DataError if `stop_on_dropped` is true."""
     if not prompts.left_out:
         return
     if context.config.data.stop_on_dropped:
@@ -162,7 +141,6 @@ def check_finite(
 
 
 def _shown(text: str) -> str:
-    """A text in one line; only the end of a long one."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else "…" + line[-SHOWN:]
 
@@ -179,11 +157,7 @@ def _check_parameters(rewards: Sequence[Reward]) -> None:
 
 
 def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
-    """Check before the first step that the data set has the columns that the reward functions need.
-
-    Raises:
-        DataError: a column is missing, or the reference answers are.
-    """
+    """Check that the data set has the columns and references of reward functions; DataError if one is missing."""
     columns = ", ".join(prompts.columns)
     for reward in rewards:
         missing = [name for name in reward.signature.columns if name not in prompts.columns]
@@ -200,10 +174,7 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 
 
 def last_messages(context: TrainingContext) -> dict[int, str]:
-    """Last message of each training prompt, by index of the prepared example, to recognize it.
-
-    Empty if no record can be read as messages.
-    """
+    """Last message of each training prompt, by index of the prepared example; empty if unreadable."""
     try:
         found = prompts_of(context.config, context.data, (context.folder.path,))
     except DataError:

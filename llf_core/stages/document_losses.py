@@ -26,7 +26,7 @@ def record_document_losses(
     """Record the loss and the number of supervised tokens of each document, for the view of example losses.
 
     Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
+        batch: of `llf_core.data.Collator`, flattened or padded.
         record_losses: called with losses and token counts, `[documents]` each.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
         costs: `[N]`, losses of these tokens in nats.

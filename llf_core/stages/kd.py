@@ -46,16 +46,10 @@ class KD(LossStage):
     ) -> Tensor:
         """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher, student)`, a float32 scalar.
 
-        α is `kd_alpha`; 0 does not run the teacher. D compares the softmaxes at the temperature T
-        (`kd_temperature`). By β (`kd_beta`) it is KL(teacher ‖ student) for 0, KL(student ‖ teacher) for 1, and the
-        generalized Jensen-Shannon divergence between, see `divergence_sum`.
-
-        Args:
-            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            record_losses: called with the loss of each document and its tokens, `[examples]` each.
-
-        Source:
-            arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).
+        α is `kd_alpha`; 0 does not run the teacher. D compares the softmaxes at the temperature T (`kd_temperature`;
+        arXiv 1503.02531, section 2). By β (`kd_beta`) it is KL(teacher ‖ student) for 0, KL(student ‖ teacher) for
+        1, and the generalized Jensen-Shannon divergence between (arXiv 2306.13649, equation 1), see
+        `divergence_sum`.
         """
         targets = shifted_targets(batch["labels"])
         learned = (targets.flatten() != IGNORED).nonzero()[:, 0]

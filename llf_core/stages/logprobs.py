@@ -21,7 +21,7 @@ class Answers:
     """Log-probabilities of the N tokens of the completions of a batch.
 
     Attributes:
-        tokens: `[N]`, of each supervised token.
+        tokens: `[N]`.
         owners: `[N]`, int64: index of the token's completion.
         sums: `[completions]`, summed over the tokens of each.
         lengths: `[completions]`, int64: supervised tokens of each.
@@ -34,16 +34,10 @@ class Answers:
 
 
 def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
-    """Log-probabilities of the completions of a batch, in one forward pass.
+    """Log-probabilities of the completions of a batch of `PairCollator`, in one forward pass with a graph.
 
-    Only hidden states that predict a token of a completion pass through the output head.
-
-    Args:
-        batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs; `predictors`, `targets` and
-            `answers` (`[N]`); `ends` (`[completions]`).
-
-    Returns:
-        Float32 (float64 for float64), with a graph.
+    Only hidden states that predict a token of a completion pass through the output head. Float32, or float64 for
+    float64.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:

@@ -23,10 +23,5 @@ class PT(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the negative log-likelihoods of the tokens of a micro-batch, a float32 scalar.
-
-        Args:
-            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            record_losses: called with the loss of each document and its tokens, `[documents]` each.
-        """
+        """Sum of the negative log-likelihoods of the tokens of a micro-batch, a float32 scalar."""
         return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)

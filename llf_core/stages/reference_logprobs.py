@@ -66,11 +66,7 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on t
 
 @dataclass(frozen=True)
 class ReferenceColumn:
-    """The column `reference` of an example; picklable for data loader workers.
-
-    Attributes:
-        table: `[examples, 2]`, float32 (float64 for float64): log-probabilities of the two completions of each.
-    """
+    """The column `reference` of an example, from a table `[examples, 2]` of both completions; picklable."""
 
     table: Table
 
@@ -88,10 +84,9 @@ class Reference:
     """
 
     def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
-        """Decide when the log-probabilities are computed; if in every step, load the reference model.
+        """Decide, before the first step, when the log-probabilities are computed; if in every step, load the reference.
 
         Args:
-            context: the training context, before the first step and without a checkpoint's weights.
             collator: creates the function that makes batches, given the arguments of `Collator`.
         """
         self._context = context
@@ -117,7 +112,6 @@ class Reference:
         return AugmentedDataset(examples, ReferenceColumn(table))
 
     def _table(self, examples: Dataset | AugmentedDataset, twins: NDArray[np.int64]) -> Table:
-        """`[examples, 2]`, from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
         key = self._key(twins, _numbers(examples), set() if self._context.processor is None else media_files(examples))
@@ -208,13 +202,10 @@ class Reference:
 
     # -- computed in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
-        """Reference log-probabilities of the completions of a batch, summed over their tokens.
+        """Reference log-probabilities of the completions of a batch of `PairCollator`, summed over their tokens.
 
-        Read from the batch's column `reference` if it has one; else one forward pass of the reference model.
-
-        Args:
-            batch: of `llf_core.data.pair_collator.PairCollator`: `reference` (`[groups, 2]`), or the model's inputs,
-                `predictors`, `targets` and `answers` (`[N]`), `ends` (`[2 * groups]`).
+        Read from the batch's column `reference` `[groups, 2]` if it has one; else one forward pass of the reference
+        model.
 
         Returns:
             `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are
@@ -235,11 +226,7 @@ def _numbers(examples: Dataset | AugmentedDataset) -> NDArray[np.int64]:
 
 
 def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Paths of the media files of examples, whose sizes and times are part of the cache's key.
-
-    Args:
-        examples: prepared examples, of which `seen` and `rejected_seen` name the media.
-    """
+    """Paths of the media files (`seen`, `rejected_seen`) of examples, whose sizes and times are part of the key."""
     texts = (example.get(name) for example in examples for name in ("seen", "rejected_seen"))
     media = (one for text in texts if text for one in stored_media(text)[1])
     return {one.value for one in media if not one.value.startswith(INLINE)}
@@ -272,11 +259,7 @@ def _read(path: Path, examples: int) -> Table | None:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Disable dropout permanently, so that policy and reference differ by what was learned only.
-
-    Args:
-        model: changed in place, its `nn.Dropout` and every float in an attribute with `drop` in its name.
-    """
+    """Disable dropout permanently: `nn.Dropout` and every float in an attribute with `drop` in its name."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

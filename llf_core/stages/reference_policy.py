@@ -23,16 +23,11 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
 
 NAME = "reference"
-"""Name of the frozen adapter that serves as the reference."""
 
 
 @dataclass(frozen=True)
 class ReferencePolicy:
-    """Reference model that is evaluated in every step.
-
-    Attributes:
-        adapter: adapter that is active for the reference.
-    """
+    """Reference model that is evaluated in every step, with `adapter` active."""
 
     model: PreTrainedModel
     is_policy: bool = False
@@ -46,14 +41,10 @@ class ReferencePolicy:
 
 
 def reference_policy(context: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
-    """Create the reference model of a run, with as little memory as its method allows.
+    """Create the reference model of a run, before the first step.
 
     If an adapter is trained, the policy is the reference: a new adapter is disabled, and one that is trained further
-    gets a frozen copy. Other methods, or a reference that the config names, need a second model.
-
-    Args:
-        context: the training context, before the first step and without a checkpoint's weights.
-        shares: whether the policy may serve as the reference too.
+    gets a frozen copy. Other methods, a reference that the config names, or not `shares` need a second model.
     """
     policy: PeftModel = context.model
     if names_reference(context.config):
@@ -78,10 +69,7 @@ def model_name(config: RunConfig) -> str:
 
 
 def adapter_names(config: RunConfig) -> list[str]:
-    """Adapters of the reference model: `ref_model_adapters`, else those that the run starts with.
-
-    Adapters of the run do not apply to another `ref_model`.
-    """
+    """Adapters of the reference: `ref_model_adapters`, else the run's initial ones if there is no `ref_model`."""
     own = config.model.adapter_name_or_path if config.get("ref_model") is None else None
     named = config.get("ref_model_adapters")
     return list((own if named is None else named) or ())

@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor:
     """Bradley-Terry loss of each pair of rewards, `[pairs]`: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
 
-    The first term depends on differences only, so rewards may drift by any constant; the second holds their mean
-    near 0. arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1; centring: arXiv 2312.09244, equation
-    2.
-
-    Args:
-        center: `center_rewards_coefficient`; 0 for no centring.
+    The first term depends on differences only (arXiv 1706.03741, section 2.2.3; arXiv 2203.02155, equation 1); the
+    second, `center_rewards_coefficient`, holds the mean near 0 (arXiv 2312.09244, equation 2).
     """
     losses = -F.logsigmoid(chosen - rejected)
     return losses + center * (chosen + rejected).square() if center else losses
@@ -61,14 +57,10 @@ class RM(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the Bradley-Terry losses of a micro-batch's pairs, a float32 scalar with a graph, see `pair_losses`.
+        """Sum of the losses (`pair_losses`) of the pairs of a batch of `PairCollator`, a float32 scalar with a graph.
 
-        The reward is read from the hidden state of each completion's last token.
-
-        Args:
-            model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
-            batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs and `ends` (`[2 * pairs]`).
-            record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`.
+        The reward is read from the hidden state of each completion's last token by the layer of `add_reward_head`.
+        `record_losses` gets the loss of each pair, `[pairs]`, and ones.
         """
 
         def objective(hidden: Tensor) -> Tensor:

@@ -35,17 +35,10 @@ def nll_of_batch(
     record_losses: RecordLosses | None = None,
     accuracy: TokenAccuracy | None = None,
 ) -> Tensor:
-    """Sum of the negative log-likelihoods of the supervised tokens of a micro-batch in nats: the loss of SFT and PT.
+    """Sum of the negative log-likelihoods of a micro-batch's supervised tokens in nats, a float32 scalar.
 
-    Source: transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        record_losses: called with the loss of each document and its tokens, `[documents]` each.
-        accuracy: counts the tokens that are the most likely ones.
-
-    Returns:
-        A float32 scalar with a graph; 0 if no token is supervised.
+    transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7. `accuracy` counts the
+    tokens that are the most likely ones.
     """
     targets = shifted_targets(batch["labels"])
     record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
@@ -82,10 +75,6 @@ class SFT(LossStage):
         With weights `w` (`llf_core.stages.sft_losses`) the loss of a token is `-sg(w) log p`, where `sg` stops the
         gradient; ASFT adds `α KL(reference ‖ model)` (arXiv 2509.23753, equation 10). The plain likelihood is then
         also measured as `sft_loss`, and the divergence of ASFT as `reference_kl`.
-
-        Args:
-            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            record_losses: called with the loss of each document and its tokens, `[documents]` each.
         """
         if self.weights is None:
             return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)
@@ -121,22 +110,13 @@ class SFT(LossStage):
 
 
 class NLLMeasure:
-    """Token weights that also sum up the unweighted losses.
-
-    Attributes:
-        total: sum of the losses so far in nats, a float32 scalar; the number 0 before the first.
-    """
+    """Token weights that also sum up the unweighted losses in nats (`total`)."""
 
     def __init__(self, weights: TokenWeights) -> None:
         self._weights = weights
         self.total: Tensor | float = 0.0
 
     def __call__(self, log_probs: Tensor, costs: Tensor) -> Tensor:
-        """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`; its losses are added to `total`.
-
-        Args:
-            log_probs: `[rows, V]`.
-            costs: `[rows]`, losses of the tokens in nats, before they are weighted.
-        """
+        """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`; its losses are added to `total`."""
         self.total = self.total + costs.sum()
         return self._weights(log_probs, costs)

@@ -37,13 +37,9 @@ class TokenAccuracy:
         return observed
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Compare what was observed since the last call with the labels of a batch; the counts are then pending.
+        """Count correct tokens of a batch (`[1, tokens]` or `[batch, seq]`) after its loss; pending until `commit`.
 
         As in transformers' and LLaMA-Factory's `compute_accuracy`.
-
-        Args:
-            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; its loss was
-                computed with the weights of `observe`.
         """
         targets = shifted_targets(batch["labels"]).flatten()
         learned = (targets != IGNORED).nonzero()[:, 0]

@@ -33,13 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnsweredPrompt:
-    """A prompt of the validation data.
-
-    Attributes:
-        ids: its token ids.
-        tools: functions that may be called.
-        source: name of its data set in the names of metrics.
-    """
+    """A prompt of the validation data, with its token ids; `source` is its data set in the names of metrics."""
 
     ids: list[int]
     text: str
@@ -52,10 +46,7 @@ class AnswerMetrics:
     """Generates greedy answers to validation prompts and scores them, without random numbers: losses do not change.
 
     The answers are the same as those of an evaluation (`llf_core.evaluation`) of the same weights on the same
-    examples.
-
-    Attributes:
-        directions: by name of each value of `measure`, whether higher is better.
+    examples. `directions`: whether higher is better, by name of each value of `measure`.
     """
 
     def __init__(self, context: TrainingContext, metrics: Sequence[Metric]) -> None:
@@ -108,11 +99,7 @@ class AnswerMetrics:
         return found
 
     def _values(self, metric: Metric, statistics: Numbers) -> dict[str, float]:
-        """Value and interval of a metric over all answers, and over those of each data set.
-
-        Args:
-            statistics: its sufficient statistics, `[answers, statistics]`.
-        """
+        """Value and interval of a metric over all answers and each data set, from `[answers, statistics]`."""
         found: dict[str, float] = {}
         for source in ("", *self._sets):
             rows = [place for place, one in enumerate(self._prompts) if source in {"", one.source}]
@@ -141,7 +128,6 @@ class AnswerMetrics:
         ]
 
     def _rendered(self, context: TrainingContext) -> list[AnsweredPrompt]:
-        """The first validation examples of each data set, as prompts that fit into the model's context."""
         data, config = context.data, context.config
         if data.eval is None:
             return []
@@ -182,11 +168,7 @@ class AnswerMetrics:
 
 
 def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """The first records of each data set, equally many of each, without duplicates and in order.
-
-    Args:
-        most: maximum number of records of all data sets together; with more data sets each gives one.
-    """
+    """The first records of each data set, equally many (at least one) of each, without duplicates and in order."""
     of_sets: dict[int, list[tuple[int, int]]] = {}
     for place in dict.fromkeys(places):
         of_sets.setdefault(place[0], []).append(place)

@@ -45,7 +45,6 @@ def check_reloaded(
     Libraries raise no error if they leave a part out on loading, and the resumed run would only be slightly worse.
 
     Args:
-        trainer: the trainer after loading the checkpoint, before its first step.
         model_alone: whether only the model was loaded, without auxiliary models that the stage trains.
 
     Raises:
@@ -78,9 +77,7 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
     """Verify the CRC-32 checksums in a checkpoint's `torch.save` files, and the headers of its safetensors files.
 
     torch stores these checksums (of optimizer, scheduler and RNG state) but does not verify them on loading.
-
-    Raises:
-        ModelError: a file is corrupt.
+    ModelError if a file is corrupt.
     """
     folder = checkpoints.path(step)
     for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
@@ -111,11 +108,7 @@ def _check_headers(checkpoints: Checkpoints, step: int) -> None:
 
 
 def trainer_state(checkpoint: Path) -> TrainerState:
-    """Read the Trainer's state of a checkpoint before the Trainer does, for errors that name the file.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """Read the Trainer's state of a checkpoint before the Trainer does; ModelError if the file is damaged."""
     try:
         return TrainerState(**json_value(read_bytes(checkpoint / TRAINER_STATE, HISTORY_BYTES)))
     except (ValueError, TypeError, AttributeError) as error:
@@ -124,11 +117,7 @@ def trainer_state(checkpoint: Path) -> TrainerState:
 
 @contextmanager
 def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
-    """Context manager: errors of unexpected content become a `ModelError`, which names the checkpoint.
-
-    Raises:
-        ModelError: a value is missing, or of another type or shape.
-    """
+    """Context manager: errors of unexpected content become a ModelError, which names the checkpoint."""
     try:
         yield
     except (LookupError, RuntimeError, ValueError, TypeError, EOFError, SafetensorError) as error:

@@ -20,9 +20,6 @@ class ControlRequests:
     """Requests that clients put into a run's folder, see `llf_core.runs.control`.
 
     A request is answered when it has had its effect, so one for a checkpoint or a stop waits for the checkpoint.
-
-    Attributes:
-        stop_wanted: whether the run stops after the current step.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, live_changes: LiveChanges) -> None:

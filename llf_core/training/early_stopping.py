@@ -15,14 +15,8 @@ if TYPE_CHECKING:
 def early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
     """Create the Trainer's early stopping callback, with its patience counter restored on resume.
 
-    The Trainer restores callbacks only by an option that would restore all of them.
-
-    Args:
-        patience: number of evaluations without improvement after which the run ends.
-        checkpoint: folder of the checkpoint to resume from.
-
-    Raises:
-        ModelError: the checkpoint's `trainer_state.json` is damaged.
+    The Trainer restores callbacks only by an option that would restore all of them. ModelError if the checkpoint's
+    `trainer_state.json` is damaged.
     """
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:

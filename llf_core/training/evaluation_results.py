@@ -22,10 +22,9 @@ EVALUATION_RESULTS = "eval_results.json"
 def evaluation_results(config: RunConfig, state: TrainerState) -> dict[str, float]:
     """Evaluation of the saved weights: of the best checkpoint, or after the last step; empty if not evaluated.
 
-    Returns:
-        By the names of the log: `eval_loss` and so on, and `epoch`. Of a stage with `perplexity` also
-            `eval_perplexity`, and `eval_NAME_perplexity` of each data set with a loss of its own, as in
-            LLaMA-Factory's `run_pt`; infinite for losses above 709.78 nats.
+    By the names of the log, and `epoch`. Of a stage with `perplexity` also `eval_perplexity`, and
+    `eval_NAME_perplexity` of each data set with a loss of its own, as in LLaMA-Factory's `run_pt`; infinite for
+    losses above 709.78 nats.
     """
     best = state.best_global_step if config.training.load_best_model_at_end else None
     entries = [entry for entry in state.log_history if entry["step"] == (best or state.global_step)]

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 
 def positions_by_set(config: RunConfig, data: Prepared) -> dict[str, list[int]]:
-    """Positions of the evaluation examples of each data set, for `eval_on_each_dataset`.
+    """Positions of the evaluation examples of each data set that has some, by its name in metrics.
 
-    Returns:
-        By the name of the data set in metrics, see `evaluation_sets`; without data sets that have no held-out
-            example. Empty if they are not evaluated one by one.
+    Empty without `eval_on_each_dataset`.
     """
     if not config.evaluation.eval_on_each_dataset or no_sets_reason(config) or data.eval is None:
         return {}

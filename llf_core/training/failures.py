@@ -43,7 +43,6 @@ class Failure:
 
 
 def _less_memory(config: RunConfig | None) -> str:
-    """Advice on the memory of weights, gradients and optimizer states."""
     if config is not None and method_of(config).frozen_base:
         rank = method_of(config).rank_key
         if config.get("quantization_bit"):
@@ -65,10 +64,8 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
 def explain_failure(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
     """Explain the cause of a failure and how to fix it, for a user who does not read tracebacks.
 
-    Args:
-        config: the run's config; None if it could not be read.
-        folder: the run; None for other processes, such as an evaluation. If the disk is full, partial files are
-            removed from it, to make room for the final state.
+    If the disk is full, partial files are removed from the run's folder (None for other processes), to make room for
+    the final state.
     """
     if folder is not None and is_disk_error(error):
         remove_partial_files(folder)

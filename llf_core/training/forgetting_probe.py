@@ -31,12 +31,7 @@ LOSS, KL = "forgetting/loss", "forgetting/kl"
 
 @dataclass(frozen=True)
 class ProbeExample:
-    """A tokenized question with its answer.
-
-    Attributes:
-        input_ids: `[length]`, int64.
-        start: index of the answer's first token, at least 1.
-    """
+    """A question with its answer, int64 `[length]`; `start` is the index of the answer's first token, at least 1."""
 
     input_ids: Tensor
     start: int
@@ -59,9 +54,6 @@ class ForgettingProbe:
         """Write the metrics of a step, unless this step or a later one was measured already.
 
         If it fails (out of memory, for example), a warning is written and the run continues.
-
-        Args:
-            step: completed steps; before the first one the base is measured.
 
         Returns:
             `forgetting/loss` and `forgetting/kl` (with an adapter, and 0 before the first step), in nats per token

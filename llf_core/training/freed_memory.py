@@ -16,9 +16,8 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     """Releases memory that the first step has freed, and that later steps would not use again.
 
     Loading the model leaves gaps, and the first optimizer step puts its state between the gradients, which are then
-    freed. The tensors of the next steps do not fit into all of the gaps, which would stay resident for the whole
-    run: 0.8 of 7.2 GB for GaLore at one billion parameters. Later steps leave no such gaps, and each release costs
-    the next step 0.5 s (embedded model) to take its pages again.
+    freed. The next steps' tensors do not fit into all gaps: 0.8 of 7.2 GB for GaLore at one billion parameters.
+    Later steps leave no such gaps, and each release costs the next step 0.5 s (embedded model).
     """
 
     def __init__(self) -> None:

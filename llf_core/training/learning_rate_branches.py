@@ -44,7 +44,7 @@ def train_branches(
     steps: int,
     on_step: Callable[[float, int], object],
 ) -> Iterator[Branch]:
-    """Train a branch for each learning rate, all from the same weights and on the same batches.
+    """Train a branch for each learning rate (at least one), all from the same weights and on the same batches.
 
     The model is loaded once. A first branch with the rate 0 gives the losses of the untrained model. Trainer, loss,
     optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of the steps, a choice
@@ -53,7 +53,6 @@ def train_branches(
     Args:
         config: its learning rate decides only the proportions between groups of parameters.
         home: an empty folder for the trainer's files, which the caller removes.
-        rates: at least one.
         on_step: called after each step with the rate (0 for the untrained model) and the number of steps made.
     """
     short = config.replace(
@@ -97,7 +96,6 @@ def _losses(
     untrained: Sequence[float] | None,
     on_step: Callable[[float, int], object],
 ) -> list[float]:
-    """Losses of one branch, which is stopped if it diverges from the losses of the untrained model."""
     trainer = make_trainer(context, stage, MetricsCallback(context.folder, context.writer, keep=1))
     branch = _BranchCallback(trainer, rate, untrained, on_step)
     trainer.add_callback(branch)
@@ -111,8 +109,6 @@ def _losses(
 
 
 class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Sets the learning rate of a branch, records its losses, and stops it if it diverges."""
-
     def __init__(
         self,
         trainer: TrainingLoop,

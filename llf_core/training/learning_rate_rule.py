@@ -30,13 +30,7 @@ SOURCE = (
 
 @dataclass(frozen=True)
 class Branch:
-    """Losses of one learning rate, and of the untrained model on the same batches.
-
-    Attributes:
-        losses: loss of each step, at least one; fewer than `untrained` if the branch was stopped because it
-            diverged.
-        untrained: loss of each batch by the model before its first step.
-    """
+    """Losses of one learning rate (`losses`, fewer if stopped), and of the untrained model on the same batches."""
 
     rate: float
     losses: tuple[float, ...]
@@ -49,10 +43,7 @@ class Branch:
 
     @property
     def loss(self) -> float:
-        """Mean loss of the measured steps; NaN if the branch diverged.
-
-        Measured are the last third of the steps and at least three, or all of fewer: a choice of this project.
-        """
+        """Mean loss of the last third of the steps (at least three, or all); NaN if the branch diverged."""
         return math.nan if self.diverged else float(np.mean(_measured(self.losses)))
 
     @property
@@ -63,11 +54,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Result of the branches.
-
-    Attributes:
-        rate: the proposed learning rate; None if none of them lowers the loss measurably.
-    """
+    """The proposed learning rate, with the reason; None if no rate lowers the loss measurably."""
 
     rate: float | None
     reason: str
@@ -79,9 +66,6 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
 
     The factor is this project's choice. Fewer than three finite losses have not diverged, nor have any if the
     untrained model's mean is not above 0.
-
-    Args:
-        untrained: loss of each batch by the untrained model, at least as many.
     """
     if not all(math.isfinite(loss) for loss in losses):
         return True
@@ -95,19 +79,14 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
 def propose(branches: Sequence[Branch]) -> Proposal:
     """Propose the smallest rate whose loss is no worse than the lowest one within a standard error.
 
-    The rate is at most a third of the lowest rate that diverged.
+    The rate is at most a third of the lowest rate that diverged. No rate if every rate that is low enough diverges,
+    or if none lowers the loss by more than two standard errors (a choice of this project).
+
+    Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the loss
+    rises. One-standard-error rule: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
 
     Args:
         branches: one for each rate, with equal batches of at least two steps; at least one.
-
-    Returns:
-        The proposal; without a rate if every rate that is low enough diverges, or if none lowers the loss by more
-            than two standard errors (a choice of this project).
-
-    Source:
-        Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the
-            loss rises. One-standard-error rule: Breiman, Friedman, Olshen, Stone, Classification and Regression
-            Trees, 1984, section 3.4.3.
     """
     ordered = sorted(branches, key=lambda one: one.rate)
     steps = with_unit(len(ordered[0].untrained), "step")

@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 class LiveChanges:
     """Changes requested while a run trains, and changes to repeat from an earlier attempt or another run.
 
-    Attributes:
-        held: latest value of each changed setting, which every checkpoint stores.
+    `held` is the latest value of each changed setting, which every checkpoint stores.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter) -> None:
@@ -42,11 +41,7 @@ class LiveChanges:
     def begin(
         self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, object], step: int
     ) -> None:
-        """Restore the changes in the checkpoint, and schedule those that an earlier attempt made after its step.
-
-        Args:
-            step: step of the checkpoint; 0 at the start.
-        """
+        """Restore the changes in the checkpoint of a step, and schedule those that an earlier attempt made later."""
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
         known = read_changes(self._folder)

@@ -51,10 +51,6 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
 
     The stage's state is restored first, since the length of its data may depend on it. `progress` gets the trainer.
 
-    Args:
-        checkpoint: checkpoint to resume from.
-        answers: metrics of generated answers, computed at each evaluation.
-
     Raises:
         CountersError: the counters of the checkpoint, or the state of the stage in them, are missing or broken.
     """

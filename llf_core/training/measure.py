@@ -49,11 +49,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure the config whose file is the only argument, in a separate process, whose memory is the run's alone.
-
-    Returns:
-        Exit code: 0 measured, 1 failed; the reason is printed.
-    """
+    """Measure the config whose file is the only argument; returns the exit code: 0 measured, 1 failed."""
     (path,) = sys.argv[1:] if argv is None else argv
     log_to("stderr")
     try:
@@ -74,13 +70,8 @@ def main(argv: list[str] | None = None) -> int:
 def measure(config: RunConfig, home: Path) -> PastRun | None:
     """Make three to nine steps of a config, and add their speed and memory to the table of past runs.
 
-    Progress is printed as JSON lines `{"phase"}`. The process's random generators are seeded.
-
-    Args:
-        home: an empty folder for the run, which the caller removes.
-
-    Returns:
-        The row of the table; None if there were too few steps to time.
+    Progress is printed as JSON lines `{"phase"}`. The process's random generators are seeded. `home` is an empty
+    folder for the run, which the caller removes. None if there were too few steps to time.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)

@@ -38,10 +38,7 @@ def decide_checkpointing(
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
     A resumed run keeps the decision in its `resolved.yaml`, since another one would change its losses in the last
-    bit. An event `memory` is written.
-
-    Args:
-        beside: auxiliary models that are trained too; they get the same setting.
+    bit. An event `memory` is written. Auxiliary models that are trained too (`beside`) get the same setting.
     """
     config = context.config
     batch = config.training.per_device_train_batch_size
@@ -87,7 +84,6 @@ def decide_checkpointing(
 
 
 def _kept_choice(context: TrainingContext) -> bool | None:
-    """Decision of the previous attempt; None if there is none."""
     kept: bool | None = ((read_resolved(context.folder) or {}).get("gradient_checkpointing") or {}).get("on")
     return kept
 
@@ -102,13 +98,10 @@ def varies(train: Dataset | PackedRows | Stream) -> bool:
 def largest_batch(
     train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False, drawn: int = 0
 ) -> tuple[int, int]:
-    """Tokens of the largest micro-batch that a shuffled epoch can contain, and of the longest example.
-
-    Padded examples count with their padding.
+    """Tokens of the largest possible micro-batch, padding included, and of the longest example.
 
     Args:
         train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.
-        flattens: whether examples are concatenated without padding.
         twice: whether each is joined with the completion of another one, which may be as long as the longest.
         drawn: maximum number of tokens sampled after each example.
     """

@@ -22,11 +22,7 @@ FILE = "method.safetensors"
 
 
 class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Calls `Method.after_step`, and writes `Method.state` into each checkpoint before it counts as complete.
-
-    Args:
-        resumed: checkpoint to restore the state from; None for a new run.
-    """
+    """Calls `Method.after_step`, and writes `Method.state` into each checkpoint before it counts as complete."""
 
     def __init__(self, method: Method, checkpoints: Checkpoints, resumed: Path | None = None) -> None:
         self._method = method

@@ -65,7 +65,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         keep: number of checkpoints to keep besides the best; None keeps all.
         trainer: set after it was created, since it is created with its callbacks.
         watched: the sample prompts; set before training.
-        forgetting: the probe of what the model forgets; None if it is not measured.
         resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
     """
 
@@ -326,7 +325,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
                 logger.info("Forgetting at step %d: %s", step, _forgetting(values))
 
     def _compare(self, args: TrainingArguments, step: int, before: int) -> ResumeCheck:
-        """Comparison of repeated steps with the log, written by `before` processes."""
         exact = args.device.type == "cpu" and before == world_size()
         processes = None if before == world_size() else (before, world_size())
         return ResumeCheck(self._folder, self.writer, step, 0.0 if exact else ROUNDING, processes)

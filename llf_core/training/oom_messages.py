@@ -23,10 +23,7 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        step: counted from 1.
-        size: `per_device_train_batch_size` in the config.
-        accumulation: `gradient_accumulation_steps` in the config.
-        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
+        size, accumulation: `per_device_train_batch_size` and `gradient_accumulation_steps` in the config.
     """
     smaller = smaller_size(size, count)
     remedy = (
@@ -43,13 +40,7 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 
 
 def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
-    """Message for an evaluation that continues in smaller parts, with the setting that avoids it next time.
-
-    Args:
-        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        size: `per_device_eval_batch_size` in the config.
-        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
-    """
+    """Message for an evaluation that continues in smaller parts after a batch `[1, tokens]` or `[batch, seq]`."""
     smaller = smaller_size(size, count)
     remedy = f" per_device_eval_batch_size {smaller} avoids this." if size > 1 else ""
     return (
@@ -70,18 +61,12 @@ def smaller_size(size: int, count: int) -> int:
 
 
 def _reduce_token_memory(*, checkpointed: bool) -> str:
-    """Advice on the memory per token, for batches that are as small as they can be."""
     on = "" if checkpointed else "turn gradient_checkpointing on, "
     return f"Lower cutoff_len, {on}or use a smaller model."
 
 
 def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
-    """Error for an example that does not fit even alone.
-
-    Args:
-        part: a batch with only this example, `[1, tokens]`.
-        dataset: searched for the example's number; an iterator is used up.
-    """
+    """Error for an example that does not fit even alone; an iterator `dataset` is used up by the search for it."""
     tokens = int(token_count(part))
     example = _example_of(part, dataset) or {}
     name = f"Example {example['index'] + 1}" if "index" in example else "One example"

@@ -59,9 +59,7 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
 
 
 def copy_output(config: RunConfig, folder: RunFolder) -> str:
-    """Copy `output/` to `output_dir` atomically, replacing an earlier result.
-
-    The copy is made beside the folder, and takes its name by `replace_folder`.
+    """Copy `output/` to `output_dir` atomically (`replace_folder`), replacing an earlier result.
 
     Raises:
         OutputCopyError: `output_dir` must not be replaced (see `check_output_dir`); the disk is full, or a file
@@ -92,12 +90,7 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
 
 
 def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
-    """Copy files beside a result in `output_dir`, if the config has one, and record them in its marker.
-
-    Later runs do not replace a folder with files that the marker lacks.
-
-    Args:
-        files: at least one; copies have the same names.
+    """Copy at least one file beside a result in `output_dir`, if the config has one, and record it in its marker.
 
     Raises:
         OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written;
@@ -158,11 +151,7 @@ def _copy(source: Path, new: Path, run_id: str) -> None:
 
 
 def _put(new: Path, target: Path) -> str:
-    """Rename a finished copy to its final name, and remove an earlier result.
-
-    Returns:
-        A sentence about files that were kept; empty if there are none.
-    """
+    """Rename a finished copy to its final name, and remove an earlier result; returns a sentence about kept files."""
     why = foreign_entry(target)  # written there during the copy
     if why:
         raise OutputCopyError(f"output_dir is {target}. {why}")

@@ -116,13 +116,10 @@ class _Row:
 
 
 def parameter_map(model: nn.Module, *, quantized: bool = False) -> ParameterMap:
-    """Find what is trained in a model after its method was applied.
+    """Find what is trained in a model (wrapped by PEFT or not, perhaps on `meta`) after its method was applied.
 
-    Tied weights count once, at the first module that has them, and 4-bit weights count unpacked.
-
-    Args:
-        model: wrapped by PEFT or not; its weights may be on the device `meta`.
-        quantized: whether linear layers other than the head will be quantized, of a model that is not loaded yet.
+    Tied weights count once, at the first module that has them, and 4-bit weights count unpacked. `quantized`:
+    whether linear layers other than the head will be quantized once the model is loaded.
     """
     modules = _modules(model, quantized=quantized)
     adapts = any(one.adapted for one in modules.values())

@@ -60,12 +60,8 @@ def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
 def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured: bool = False) -> PastRun | None:
     """Add the speed and peak memory of the current attempt to the table of past runs. Errors are only logged.
 
-    Args:
-        measured: whether only a few steps were made to measure them, the first with the longest examples.
-
-    Returns:
-        The row; None after an error, with too few steps, in one of several processes, or if device or model are not
-            known well enough to forecast.
+    None after an error, with too few steps, in one of several processes, or if device or model are not known well
+    enough to forecast. `measured`: only a few steps were made, the first with the longest examples.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
@@ -113,11 +109,8 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
 def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> float:
     """Mean seconds of a step, with each step limited to `PAUSE` times the usual seconds per token.
 
-    The median would ignore that long steps take more of the time of a run.
-
-    Args:
-        seconds: by step number; at least one.
-        tokens: by step number; steps without tokens are left out unless all are.
+    The median would ignore that long steps take more of the time of a run. Steps without tokens are left out unless
+    all are.
     """
     known = [step for step in seconds if tokens.get(step, 0) > 0]
     if not known:

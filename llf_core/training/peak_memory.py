@@ -16,11 +16,7 @@ _RESET_PEAK = "5"
 
 
 def reset_peak(device: str) -> None:
-    """Reset the peak memory if the system can, so that loading the model does not count.
-
-    Args:
-        device: `cuda`, `mps` or `cpu`.
-    """
+    """Reset the peak memory of `cuda`, `mps` or `cpu` if the system can, so that loading the model does not count."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
@@ -29,11 +25,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Peak bytes of the process since `reset_peak`, or since it began if the system cannot reset the peak.
-
-    Args:
-        device: `cuda`: reserved memory and the context; else the resident set.
-    """
+    """Peak bytes since `reset_peak` (else since the process began): reserved memory and context, or resident set."""
     if device == "cuda":
         return torch.cuda.max_memory_reserved() + CUDA_CONTEXT
     try:

@@ -28,8 +28,7 @@ def check_positions(context: TrainingContext) -> None:
     """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
 
     Virtual tokens count too. For KTO, the completion may be another example's
-    (`llf_core.stages.kto.stage.mismatched`). Streams and vision models are not checked. Prompts that are left out,
-    such as truncated ones, do not count.
+    (`llf_core.stages.kto.stage.mismatched`). Streams, vision models and prompts that are left out are not checked.
 
     Raises:
         DataError: one has more; no prompt remains, or a data set can no longer be read.
@@ -78,7 +77,6 @@ def _too_long(context: TrainingContext, sets: Sequence[object], limit: int) -> s
 
 
 def _virtual_tokens(model: nn.Module) -> int:
-    """Number of tokens of a trained prompt or prefix."""
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 

@@ -47,10 +47,7 @@ def write_resolved(
     """Write the resolved settings to `resolved.yaml`: device, precision, template, and the sources of model and data.
 
     Fingerprint, seed, threads and GPU also go to `env.json`. A resumed attempt reads its precision from
-    `resolved.yaml`.
-
-    Args:
-        directions: by name of each metric of the evaluations, whether a higher value is better.
+    `resolved.yaml`. `directions`: by name of each metric, whether a higher value is better.
     """
     config, folder = context.config, context.folder
     plan, source, data = context.plan, context.source, context.data
@@ -91,7 +88,6 @@ def write_resolved(
 
 
 def _rope(context: TrainingContext) -> dict[str, object]:
-    """The rotary embeddings as loaded, if `rope_scaling` is set."""
     if context.config.model.rope_scaling is None:
         return {}
     text = context.model.config.get_text_config()

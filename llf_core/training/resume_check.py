@@ -18,7 +18,6 @@ class ResumeCheck:
     """Compares the first losses of an attempt with the log, and writes the event `receipt` once.
 
     Args:
-        folder: the run, before this attempt has logged.
         tolerance: maximum relative difference explained by the device's rounding.
         processes: how many have made the logged steps, and how many repeat them; None for the same number.
     """
@@ -45,8 +44,7 @@ class ResumeCheck:
     def compare(self, step: int, loss: float) -> str:
         """Compare the loss of a repeated step with the log; after the last comparable one, write the event `receipt`.
 
-        Returns:
-            A sentence if the losses differ by more than the tolerance; else empty.
+        Returns a sentence if the losses differ by more than the tolerance; else an empty string.
         """
         expected = self._expected.pop(step, None)
         if expected is not None:

@@ -91,7 +91,6 @@ def _chosen(scoring: PromptScoring, prompts: int, seed: int) -> list[int]:
 def _sample(
     context: TrainingContext, prompts: Sequence[Sequence[int]], start: int, on_done: Callable[[int], object]
 ) -> list[list[int]]:
-    """Completions of a batch, by the sampling of the run's stage; `start` is the number of completions before it."""
     config, stage = context.config, stage_of(context.config)
     generation = config.generation
     sampling = Sampling(

@@ -30,8 +30,7 @@ BASE, TUNED = "base", "tuned"
 class SamplePrompts:
     """Writes greedy completions of fixed prompts to `samples.jsonl`, without random numbers: losses do not change.
 
-    Attributes:
-        last: step of the last complete sampling; -1 before the first.
+    `last` is the step of the last complete sampling; -1 before the first.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it needs to sample
@@ -76,13 +75,8 @@ class SamplePrompts:
         """Write the current model's completions, at most once per step, and those of the base that are not written yet.
 
         Before the first step only the base answers. If it fails (out of memory, a prompt that the template refuses),
-        a warning is written and the run continues.
-
-        Args:
-            only: sample just this prompt, also if the step was sampled already.
-
-        Returns:
-            Number of prompts that were sampled.
+        a warning is written and the run continues. `only` samples just this prompt, also again. Returns the number
+        of sampled prompts.
         """
         try:
             return self._answer(step, only)

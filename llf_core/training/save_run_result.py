@@ -24,15 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def save_run_result(context: TrainingContext, trainer: TrainingLoop) -> str:
-    """Write `output/` atomically, then copy it to `output_dir`.
+    """Write `output/` atomically, then copy it to `output_dir`; returns why the copy failed, else an empty string.
 
     Modifiers and method undo their changes for training, so the model must not be trained further.
-
-    Args:
-        trainer: the trainer after its last step and evaluation.
-
-    Returns:
-        Why the copy failed, as a warning since the result is safe; else empty.
     """
     folder, writer, config = context.folder, context.writer, context.config
     partial = folder.path / ".output"

@@ -115,7 +115,6 @@ def _hand_over(folder: RunFolder, writer: RunWriter, reason: str | None) -> None
 
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
-    """Load, train and save; returns the final state and its reason."""
     progress = MetricsCallback(folder, writer, keep=config.training.save_total_limit or 2)
     state, reason = _run(folder, writer, config, progress)
     return state, " ".join(filter(None, [reason, *progress.resume_warnings])) or None
@@ -194,7 +193,6 @@ def _run(  # noqa: C901, PLR0915 - an attempt from its beginning to its end
 
 @contextmanager
 def _kept(progress: MetricsCallback) -> Iterator[None]:
-    """Write a checkpoint if the run cannot continue."""
     try:
         yield
     except StopTraining:

@@ -62,7 +62,7 @@ class RunTrainer(TrainingLoop):
     Attributes:
         answer_metrics: metrics of generated answers, computed at each evaluation.
         evaluation_sets: positions of the evaluation examples of each data set, by its name in metrics. Each is
-            evaluated by itself, and all together; if empty, only all together.
+            evaluated by itself, and all together.
         counts_accuracy: whether evaluations measure the accuracy of tokens.
         split_told: why this rank repeats its step in smaller parts, until it tells the others.
     """
@@ -99,11 +99,7 @@ class RunTrainer(TrainingLoop):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
-        """Collect the micro-batches of one optimizer step, and count tokens and loss units on all ranks.
-
-        Returns:
-            The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
-        """
+        """Collect the micro-batches of one optimizer step, and count loss units on all ranks, a scalar or None."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -127,9 +123,6 @@ class RunTrainer(TrainingLoop):
         If memory runs out, the gradients of the optimizer step are dropped, and its batches are recomputed in parts
         half as large; the smaller size is kept. The RNG state is restored to the start of the step, so the step
         equals that of a run with small parts from there on.
-
-        Args:
-            inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
 
         Returns:
             A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier
@@ -210,15 +203,10 @@ class RunTrainer(TrainingLoop):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Divide the stage's summed loss of a micro-batch by the loss units of the whole optimizer step.
-
-        Args:
-            inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            return_outputs: set by the Trainer in evaluation; no logits are returned.
-            num_items_in_batch: loss units of the step on all ranks, a scalar; None means this batch only.
+        """Divide the stage's summed loss of a micro-batch by the loss units of the whole optimizer step on all ranks.
 
         Returns:
-            A float32 scalar; with `return_outputs` also an empty dict.
+            A float32 scalar; with `return_outputs`, set by the Trainer in evaluation, also an empty dict.
         """
         count = self._count(inputs)
         if model.training:
@@ -263,7 +251,6 @@ class RunTrainer(TrainingLoop):
         return loss
 
     def _count(self, batch: Batch) -> Tensor:
-        """Number of units (tokens, pairs, answers) that the stage's loss of a batch is averaged over, a scalar."""
         count: Tensor | None = self.stage.count(batch)
         return trained_token_count(batch) if count is None else count
 
@@ -288,10 +275,7 @@ class RunTrainer(TrainingLoop):
         return undo
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the Trainer's metrics, with the means of the stage's own metrics since the last training log.
-
-        All ranks must call it. The stage's metrics are added to a `logs` with a `loss`.
-        """
+        """Log the Trainer's metrics and, with a `loss`, the means of the stage's own; all ranks must call it."""
         if "loss" in logs:
             logs |= self._sums().means(self.stage.differences)
         super().log(logs, start_time)

@@ -21,9 +21,8 @@ class TrainingContext:
     """Everything that an attempt has loaded and decided before its stage is created.
 
     Attributes:
-        processor: processor of a vision model; else None.
-        model: the model after its fine-tuning method was applied.
-        modifiers: modifiers applied to the model beside its method.
+        processor: of a vision model.
+        model: after its fine-tuning method was applied.
         method: called while the model trains; None in tests of a stage alone.
         forks: whether documents of a flattened batch may have two branches.
     """

@@ -20,10 +20,7 @@ class Measures:
     def add(self, name: str, total: Number, count: Number) -> None:
         """Add to the sum and the count of a metric, pending until `commit`.
 
-        Args:
-            total: sum of the values, a number or a detached scalar. Tensors are not read here, so the step does not
-                wait for the device.
-            count: number of the values, a number or a scalar.
+        Detached scalars are not read here, so the step does not wait for the device.
         """
         self._pending.append((name, total, count))
 

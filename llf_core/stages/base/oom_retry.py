@@ -80,9 +80,6 @@ class BatchSplitter:
         Args:
             compute: computes one part; its second argument is whether that is the last one.
             undo: reverts all that `compute` has done; returns the batches to compute again, earlier ones included.
-
-        Returns:
-            Result of `compute` for each part.
         """
         while True:
             results: list[Result] = []

@@ -36,10 +36,7 @@ def is_main() -> bool:
 
 
 def join_ranks(*, cpu: bool) -> None:
-    """Wait for the other ranks and create the process groups; does nothing in a run of one process.
-
-    Args:
-        cpu: whether gradients are on the CPU (gloo) or on NVIDIA GPUs (NCCL).
+    """Wait for the other ranks and create the process groups (gloo if `cpu`, else NCCL) if there are several.
 
     Raises:
         ModelError: there are fewer GPUs than processes.
@@ -117,7 +114,7 @@ def average_gradients(parameters: Sequence[torch.Tensor], present: Sequence[int]
 
     Args:
         parameters: of any shape.
-        present: whether any rank has a gradient of each; one that no rank has stays None.
+        present: whether any rank has a gradient of each; the others stay None.
     """
     missing = [one for one, there in zip(parameters, present, strict=True) if there and one.grad is None]
     for parameter in missing:

@@ -138,13 +138,7 @@ class LossStage(Stage, ABC):
         return sum_over_ranks(torch.zeros_like(own) if self._is_void else own)
 
     def collator(self, **options: object) -> Collate | None:  # noqa: ARG002
-        """Create the function that makes batches of examples; None for `llf_core.data.Collator`.
-
-        A stage whose batches hold more than tokens and labels, such as pairs, overrides it.
-
-        Args:
-            options: the arguments of `llf_core.data.Collator`.
-        """
+        """Create the function that makes batches, by the options of `llf_core.data.Collator`; None to use that one."""
         return None
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:  # noqa: ARG002

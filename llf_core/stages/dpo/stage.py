@@ -72,15 +72,10 @@ class DPO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the preference loss (`pref_loss`) over the pairs of a micro-batch, a float32 scalar with a graph.
+        """Sum of the preference loss (`pref_loss`) over the pairs of a batch of `PairCollator`, a float32 scalar.
 
         `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`, as in LLaMA-Factory's `CustomDPOTrainer`. Then
         `pref_ftx` times the mean negative log-likelihood per token of the chosen completion is added.
-
-        Args:
-            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends` (`[2
-                * groups]`).
-            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each.
         """
         answers = answer_log_probs(model, batch)
         pairs = self._pairs(answers, batch)
@@ -151,11 +146,7 @@ class DPO(LossStage):
         return {"baseline": self.baseline.state()} if self.bco_weight else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore BCO's running mean of rewards.
-
-        Raises:
-            ValueError: it is not a mapping of a finite sum and a count of at least 0.
-        """
+        """Restore BCO's running mean of rewards; ValueError if it is not a finite sum and a count of at least 0."""
         if "baseline" in state:
             kept = RunningMean()
             kept.load(state["baseline"])

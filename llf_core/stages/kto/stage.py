@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MISMATCHED = ("other_ids", "other_labels")
 """Columns of an example's prompt with the completion of another example."""
 MAX_LOOKBACK = 49
-"""Number of earlier examples that are searched for another prompt; chosen by hand."""
 
 
 class KTO(LossStage):
@@ -88,15 +87,10 @@ class KTO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the KTO loss (`losses.kto.kto`) over a micro-batch's labelled completions, a float32 scalar.
+        """Sum of the KTO loss (`losses.kto.kto`) over a batch of `PairCollator` with `good`, a float32 scalar.
 
         `pref_ftx` times the mean negative log-likelihood per token is added for good completions, as in
         LLaMA-Factory's `CustomKTOTrainer`.
-
-        Args:
-            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends` (`[2
-                * groups]`); `good` (`[groups]`, bool).
-            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each.
         """
         answers = answer_log_probs(model, batch)
         policy, mismatched_policy = answers.sums.view(-1, 2).unbind(1)
@@ -125,11 +119,7 @@ class KTO(LossStage):
 
 @dataclass(frozen=True)
 class MismatchedResponses:
-    """For each example, the completion of the nearest earlier example with another prompt; picklable.
-
-    Attributes:
-        cutoff: maximum number of tokens of a prompt and its completion.
-    """
+    """For each example, the completion of the nearest earlier example with another prompt, up to `cutoff` tokens."""
 
     examples: Examples
     cutoff: int
@@ -149,13 +139,9 @@ class MismatchedResponses:
 
 
 def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int) -> tuple[list[int], list[int]]:
-    """Join the prompt of one example with the completion of another.
+    """Join the prompt of one example with the completion of another: token ids and labels, `[seq]` each.
 
-    Args:
-        cutoff: maximum number of tokens; the completion is truncated at its end, but keeps its first token.
-
-    Returns:
-        Token ids and labels, `[seq]` each; labels are -100 in the prompt.
+    The completion is truncated to `cutoff` tokens in all, but keeps its first token.
     """
     prompt, answer = _answer_start(example), _answer_start(other)
     ids = other["input_ids"][answer:][: max(cutoff - prompt, 1)]

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
-    """BCO loss `[P]`: the implicit reward is the logit of a classifier of chosen and rejected completions.
+    """BCO loss `[P]` (arXiv 2404.04656): the implicit reward is the logit of a classifier of chosen and rejected ones.
 
-    `-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0. BCO, arXiv
-    2404.04656.
+    `-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0.
 
     Args:
         delta: δ, the running mean of the rewards `β r` of all completions; a scalar without a gradient.
@@ -53,11 +52,7 @@ class RunningMean:
         return asdict(self)
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Restore the result of `state`.
-
-        Raises:
-            ValueError: a value exceeds float64.
-        """
+        """Restore the result of `state`; ValueError if a value exceeds float64."""
         try:
             self.total, self.count = float(state["total"]), float(state["count"])
         except OverflowError:

@@ -11,13 +11,11 @@ if TYPE_CHECKING:
 def bradley_terry(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood `[P]` under the Bradley-Terry model: `-(1 - ε) log σ(m) - ε log σ(-m)`.
 
+    Bradley and Terry, Biometrika 1952; ε as in E. Mitchell, A note on DPO with noisy preferences, 2023.
+
     Args:
         margin: `[P]`, m: reward of the chosen completion minus that of the rejected one.
         label_smoothing: ε, share of the labels that are wrong; 0 to 0.5.
-
-    Source:
-        R. A. Bradley and M. E. Terry, Rank analysis of incomplete block designs, Biometrika 1952; ε as in E.
-            Mitchell, A note on DPO with noisy preferences, 2023.
     """
     from torch.nn.functional import logsigmoid
 

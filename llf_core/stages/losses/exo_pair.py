@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
     """EXO loss `[P]`: reverse KL of the policy's preference from the labelled one (arXiv 2402.00856, eq. 16).
 
-    `q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`. It has no finite value for ε = 0.
-
-    Raises:
-        ValueError: ε is not in (0, 1).
+    `q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`; ValueError if ε is not in (0, 1).
     """
     from torch.nn.functional import logsigmoid
 

@@ -9,13 +9,9 @@ if TYPE_CHECKING:
 
 
 def rank_differences(values: Tensor, others: Tensor) -> Tensor:
-    """Difference between each value and the value of the same rank in another sample (AOT, arXiv 2406.05882).
+    """Difference `[P]` between each value and the value of the same rank in another sample (AOT, arXiv 2406.05882).
 
-    Args:
-        values, others: `[P]`.
-
-    Returns:
-        `[P]`, in the order of `values`: (5, 1, 3) and (0, 2, 4) give (5 - 4, 1 - 0, 3 - 2).
+    (5, 1, 3) and (0, 2, 4) give (5 - 4, 1 - 0, 3 - 2).
     """
     order = values.detach().argsort(stable=True)
     ranks = order.argsort()

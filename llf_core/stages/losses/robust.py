@@ -14,10 +14,7 @@ def robust(pairs: Pairs, terms: Terms) -> Tensor:
     """Robust DPO loss `[P]`: an unbiased estimate of DPO's loss if a share ε of the labels is wrong (arXiv 2403.00409).
 
     `(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal. It may be
-    negative.
-
-    Raises:
-        ValueError: ε is not in [0, 0.5).
+    negative. ValueError if ε is not in [0, 0.5).
     """
     from torch.nn.functional import logsigmoid
 

@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes sampled completions with their rewards to `samples.jsonl`, and saves the trainer's state between steps.
 
-    Attributes:
-        trainer: set after it was created, since it is created with its callbacks.
+    `trainer` is set after it was created, since it is created with its callbacks.
     """
 
     def __init__(self, writer: RunWriter, trl_rewards: TRLRewards, max_completions: int) -> None:
-        """Bind the callback to a run.
-
-        Args:
-            trl_rewards: the reward functions, which keep the last completions.
-            max_completions: completions of a logged step that are written.
-        """
+        """Bind the callback to a run; `max_completions` of a logged step are written."""
         self.trainer: OnlineTrainer | None = None
         self._writer = writer
         self._trl_rewards = trl_rewards

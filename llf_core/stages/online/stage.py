@@ -38,7 +38,7 @@ class OnlineStage(TrainerStage):
     """Samples several completions per prompt, scores them by reward functions, and makes the better ones likelier.
 
     Attributes:
-        options: class of the stage's own options, whose keys TRL has too.
+        options: the stage's own options, whose keys TRL has too.
         rollout: sampled completions of a checkpoint that the next steps still learn from.
     """
 
@@ -50,10 +50,7 @@ class OnlineStage(TrainerStage):
         self._trainer: OnlineTrainer | None = None
 
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> OnlineTrainer:
-        """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
-
-        An event warns of prompts that are left out.
-        """
+        """Create TRL's trainer with the run's prompts and reward functions, and warn of prompts that are left out."""
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
         from llf_core.stages.online.completions_callback import CompletionsCallback
@@ -147,7 +144,6 @@ class OnlineStage(TrainerStage):
         )
 
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
-        """Check that there are prompts for a step, and warn of those left out."""
         from llf_core.data import DataError
         from llf_core.stages.completion_scores import check_columns, report_left_out
 

@@ -35,12 +35,7 @@ class TRLRewards:
         decode: Callable[[list[int]], str],
         processes: int = 1,
     ) -> None:
-        """Wrap at least one reward function.
-
-        Args:
-            decode: decodes the token ids of a completion.
-            processes: number of processes that score parts of each batch; an error in one is raised in all of them.
-        """
+        """Wrap at least one reward function; an error in one of `processes` is raised in all of them."""
         self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
         self.last: list[ScoredCompletion] = []
         self.tokens = 0
@@ -120,7 +115,6 @@ class TRLRewards:
             log_metric(f"rewards/{name}/skipped", values.count(None) / len(values))
 
     def _finish_batch(self, step: int) -> None:
-        """Keep the batch, once all functions have scored it."""
         none = sum(self.total(one) is None for one in self._batch)
         if none and not self._warned:
             self._warned = True

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 class OnlineTrainer(TrainingLoop):
     """First base of a subclass of TRL's trainers; a test pins the private names of theirs that it uses.
 
-    Attributes:
-        rollout: completions of the checkpoint that the next steps still learn from.
+    `rollout` has the completions of a checkpoint that the next steps still learn from.
     """
 
     control: TrainerControl
@@ -62,8 +61,7 @@ class OnlineTrainer(TrainingLoop):
     def train(self, *args: object, **kwargs: object) -> Any:
         """Train; if a reward function fails, save a checkpoint of the last complete step to resume from.
 
-        Raises:
-            RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
+        The `what_to_do` of its RewardError names the saved step.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
@@ -107,11 +105,7 @@ class OnlineTrainer(TrainingLoop):
         self._step_state = RNGState(self.args.device), self.state.num_input_tokens_seen
 
     def unused_completions(self) -> list[dict[str, Any]] | None:
-        """Sampled completions that the next step still learns from, for a checkpoint; None if it samples new ones.
-
-        Returns:
-            TRL's buffered batches, each tensors `[completions, …]` and scalars by name.
-        """
+        """TRL's buffered batches (tensors `[completions, …]` and scalars) that the next step learns from, or None."""
         whole = self.args.steps_per_generation * self.num_iterations
         buffered: list[dict[str, object]] | None = self._buffered_inputs
         return buffered if self._step % whole else None
@@ -119,17 +113,13 @@ class OnlineTrainer(TrainingLoop):
     def create_model_card(self, *_: object, **__: object) -> None:
         """Do nothing: the result has the run's own model card."""
 
-    def _send_telemetry(self) -> None:
-        """Do nothing: a run sends no telemetry."""
+    def _send_telemetry(self) -> None: ...
 
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
         """Sample completions with this project's decode loop, and write its progress as events.
 
         Each completion has a seed of its own, from the run's seed, the step and its place in the batch of all
         processes, so that it does not depend on their number.
-
-        Args:
-            prompts: token ids of each, at least one prompt.
 
         Returns:
             Token ids of each completion, with the token that ends it if it was not truncated.

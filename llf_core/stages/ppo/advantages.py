@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPSILON = 1e-8
-"""Added to a variance in the denominator."""
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -48,17 +47,15 @@ def whiten(
     shift_mean: bool = True,
     all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
-    """Scale values to a variance of 1, and shift their mean to 0 if `shift_mean`.
+    """Scale values to a variance of 1, and shift their mean to 0 if `shift_mean`; 0 where no value counts.
 
-    Source: `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.
+    `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it. Fewer than two values are not
+    scaled.
 
     Args:
         values: any shape.
         mask: of the same shape, bool: true where a value counts.
         all_reduce: sums a tensor of any shape over all processes.
-
-    Returns:
-        The same shape and dtype, 0 where no value counts. Fewer than two values are not scaled.
     """
     kept = values[mask].double() if values.device.type != "mps" else values[mask]
     count, total = all_reduce(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))

@@ -65,15 +65,14 @@ def answer_batch(
 
 
 def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad one value per token to rows of completions.
+    """Pad one value per token to rows of completions, and return their mask.
 
     Args:
         flat: `[tokens]`, completion after completion.
         lengths: `[answers]`, int64: tokens of each; at least one completion.
 
     Returns:
-        Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:
-            `values[mask]` is `flat` again.
+        Values `[answers, longest]`, 0 at padding, and the mask, bool: `values[mask]` is `flat` again.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

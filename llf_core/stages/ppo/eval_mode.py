@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
-    """Context manager: models in evaluation mode, with the autocast of training, to score completions.
+    """Context manager: models in evaluation mode, with the autocast of training.
 
-    Without autocast, log-probabilities would differ from those of the training step, and their ratio would not start
-    at 1.
+    Without it, the ratio of log-probabilities would not start at 1.
     """
     with ExitStack() as stack:
         for model in models:

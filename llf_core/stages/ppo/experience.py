@@ -51,11 +51,9 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
     Advantages are whitened over all tokens of the phase on all processes.
 
     Args:
-        completions: the sampled completions, at least one.
+        completions: at least one.
         scores: `[answers]`, float32, normalized if the config says so.
-        outputs: log-probabilities, values and entropies of their tokens.
         beta: β, coefficient of the KL penalty.
-        all_reduce: sums a tensor of any shape over all processes.
     """
     lengths = torch.tensor([len(one.answer) for one in completions])
     (now, mask), (before, _), (expected, _) = (

@@ -11,12 +11,7 @@ BOUND = 0.2
 
 @dataclass
 class KLController:
-    """Coefficient of the KL penalty, fixed or adapted to a target KL divergence.
-
-    Attributes:
-        coefficient: current β.
-        target: target KL divergence of a completion, in nats; None for a fixed coefficient.
-    """
+    """Coefficient β of the KL penalty, fixed or adapted to a target KL divergence of a completion in nats."""
 
     coefficient: float
     target: float | None

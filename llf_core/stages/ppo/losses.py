@@ -27,14 +27,9 @@ class Clipped:
 
 
 def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange: float) -> Clipped:
-    """Clipped policy loss per token (arXiv 1707.06347, equation 7).
+    """Clipped policy loss per token, `[tokens]` each (arXiv 1707.06347, equation 7).
 
-    `L = -min(rA, clip(r, 1 - ε, 1 + ε) A)` with `r = π(a) / π_old(a)`.
-
-    Args:
-        log_probs: `[tokens]`, of the current policy.
-        old: `[tokens]`, of the policy that sampled the completions.
-        advantages: `[tokens]`.
+    `L = -min(rA, clip(r, 1 - ε, 1 + ε) A)` with `r = π(a) / π_old(a)`; `old` are log-probabilities at sampling.
     """
     ratio = (log_probs - old).exp()
     free = -advantages * ratio
@@ -43,15 +38,10 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -> Clipped:
-    """Clipped value loss per token: half the squared error, within a clip range around the old values.
+    """Clipped value loss per token, `[tokens]` each: half the squared error, within a clip range around the old values.
 
     `L = ½ max((V - R)², (clip(V, V_old - ε, V_old + ε) - R)²)`: arXiv 1707.06347, equation 9, with the values
     clipped as in the authors' code (github.com/openai/baselines, ppo2).
-
-    Args:
-        values: `[tokens]`, of the current value function.
-        old: `[tokens]`, when the completions were sampled.
-        returns: `[tokens]`, targets of the values.
     """
     near = torch.clamp(values, old - cliprange, old + cliprange)
     free, bound = (values - returns).square(), (near - returns).square()
@@ -71,18 +61,11 @@ def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
 def explained_variance(
     values: Tensor, returns: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
-    """Share of the variance of the returns that the values explain, `1 - Var(R - V) / Var(R)`.
+    """Share of the variance of the returns `[tokens]` that the values `[tokens]` explain, `1 - Var(R - V) / Var(R)`.
 
-    1 for a perfect value function, 0 for one that is no better than a constant, negative for a worse one. As in
-    OpenAI's baselines (github.com/openai/baselines, common/math_util.py).
-
-    Args:
-        values: `[tokens]`.
-        returns: `[tokens]`.
-        all_reduce: sums a tensor of any shape over all processes.
-
-    Returns:
-        A scalar, float64; NaN or infinite if all returns are the same.
+    1 for a perfect value function, 0 for one that is no better than a constant, negative for a worse one; a float64
+    scalar, NaN or infinite if all returns are the same. As in OpenAI's baselines (github.com/openai/baselines,
+    common/math_util.py).
     """
 
     def squares(own: Tensor) -> Tensor:

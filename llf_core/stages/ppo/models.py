@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REWARD = "reward"
-"""Name of the reward model's adapter on the policy."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class PPOModels:
     Attributes:
         policy: the run's model; the value function is a submodule of it for optimizers and wrappers.
         value_container: keeps the value function out of the policy's saved files.
-        reference: computes log-probabilities `[tokens]` of a batch of `answer_batch` under the reference model.
+        reference: computes log-probabilities `[tokens]` of a batch of `answer_batch`.
         models: every model in memory by its first role, the policy first.
     """
 
@@ -67,7 +66,7 @@ class PPOModels:
 
 
 def build_models(context: TrainingContext, temperature: float) -> PPOModels:
-    """Load or share the models for policy, reference, value function and reward.
+    """Load or share the models for policy, reference, value function and reward, before the first step.
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its
     adapter disabled, and a reward model that is an adapter is activated when it is needed (model-sharing RLHF, arXiv
@@ -75,9 +74,6 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     base, also if adapters were merged into the policy's, and the reference of a method without adapters. With
     `separate` every role has its own model. The policy's dropout is disabled, and the value function becomes its
     submodule `llf_value`.
-
-    Args:
-        context: the training context, before the first step and without a checkpoint's weights.
     """
     config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"
@@ -130,7 +126,6 @@ def _scorer(context: TrainingContext, *, shared: bool) -> RewardModel | None:
 
 
 def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
-    """Apply the fast path to a reward model that is a separate causal model."""
     own = scorer.model is not context.model
     if own:
         scorer.model.requires_grad_(requires_grad=False)
@@ -144,7 +139,6 @@ def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
 
 
 def _with_peft(model: PreTrainedModel, context: TrainingContext) -> PeftModel:
-    """Wrap a separate model by PEFT, with a first adapter that has no effect."""
     wrapped = PeftTuner(_without_adapters(context.config, finetuning_type="lora")).apply(model)
     return wrapped.requires_grad_(requires_grad=False)
 
@@ -223,7 +217,6 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
 
 
 def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:
-    """Config of an auxiliary model, with stored weights and without adapters."""
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, train_from_scratch=False, **changes)
 
 

@@ -43,15 +43,11 @@ def compute_policy(
 ) -> PolicyOutput:
     """Log-probabilities, values and entropies of completions under a policy, `[tokens]` each, in one forward pass.
 
-    The policy is the sampling distribution `softmax(logits / temperature)`, without the truncation of `top_k` and
-    `top_p`.
+    The policy is the sampling distribution `softmax(logits / temperature)`, without `top_k` and `top_p`.
 
     Args:
-        model: a causal language model, perhaps wrapped; called once.
-        batch: of `answer_batch`: the model's inputs; `predictors` and `targets` (`[tokens]`).
-        temperature: temperature of the sampling, above 0.
-        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None
-            for no values.
+        batch: of `answer_batch`.
+        value: called inside the model's forward, so that wrappers see one pass. None for no values.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:

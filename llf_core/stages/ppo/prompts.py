@@ -70,23 +70,16 @@ class Plan:
         return found
 
     def minibatch(self, answers: int, phase: int, phase_steps_done: int) -> list[int]:
-        """Indices of the completions of one optimizer step, shuffled by a seed from run, phase and epoch.
+        """Indices of the completions of the next step of a phase, shuffled by a seed from run, phase and epoch.
 
         Empty if a phase has fewer completions than steps, and none is left.
-
-        Args:
-            phase_steps_done: steps of the phase that were made before.
         """
         epoch, number = divmod(phase_steps_done, self.parts)
         order = np.random.default_rng((self.seed, ORDER, phase, epoch)).permutation(answers)
         return [int(one) for one in np.array_split(order, self.parts)[number]]
 
     def sampling_seed(self, phase: int, use: int = SAMPLING) -> int:
-        """Seed of the sampling in a phase: completion `i` of all processes is sampled with this seed plus `i`.
-
-        Args:
-            use: `SAMPLING` or `EVALUATION`.
-        """
+        """Seed of the sampling in a phase: completion `i` of all processes is sampled with this seed plus `i`."""
         return int(np.random.default_rng((self.seed, use, phase)).integers(2**40))
 
 
@@ -137,12 +130,7 @@ class PromptCollator:
 
 
 def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
-    """Token ids of each document of a flattened or padded batch.
-
-    Args:
-        batch: of `PromptCollator`: `input_ids`, flattened (`[1, tokens]`) with `cu_seq_lens_q` (`[documents + 1]`),
-            or padded (`[batch, seq]`) with `attention_mask`.
-    """
+    """Token ids of each document of a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`)."""
     ids = batch["input_ids"]
     if "cu_seq_lens_q" in batch:
         return [part.tolist() for part in ids[0].split(batch["cu_seq_lens_q"].diff().tolist())]

@@ -25,7 +25,6 @@ TIMEOUT = 60.0
 PAUSES = (1.0, 4.0)
 """Seconds before the second and the third attempt."""
 LARGEST = 16 * 2**20
-"""Maximum bytes of a response."""
 SHOWN = 60
 """Maximum characters of a score that a message quotes."""
 

@@ -62,11 +62,7 @@ class Rollout:
         *,
         flatten: bool,
     ) -> dict[str, Any]:
-        """Collate some completions for a micro-batch of an optimizer step.
-
-        Returns:
-            The batch of `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each.
-        """
+        """Collate some completions for a micro-batch: `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each."""
         batch = answer_batch(
             [self.prompts[one] for one in indices],
             [self.answers[one] for one in indices],
@@ -92,12 +88,7 @@ class Rollout:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Rollout:
-        """Restore a rollout from the result of `tensors`, `[tokens]` or `[answers]` each.
-
-        Raises:
-            ValueError: prompts and completions differ in number, one is empty, or there is not one number for each
-                token.
-        """
+        """Restore a rollout from `tensors`, `[tokens]` or `[answers]` each; ValueError if they do not fit together."""
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
             for name in ("prompts", "answers")
@@ -115,10 +106,7 @@ class Rollout:
 def run_in_chunks(
     items: Sequence[Item], size: int, compute: Callable[[Sequence[Item]], Result]
 ) -> tuple[list[Result], int]:
-    """Process items in chunks, and halve the chunk size after out of memory.
-
-    Args:
-        compute: processes a chunk; must leave nothing behind if it fails.
+    """Process items in chunks, halved after out of memory; `compute` leaves nothing behind on failure.
 
     Returns:
         The result of each chunk, and the final size, to begin with next time.

@@ -30,13 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """Outputs for each token of the completions, one completion after the other, float32 on the CPU.
+    """Outputs for each token of the completions, one completion after the other, float32 on the CPU, `[tokens]` each.
 
-    Attributes:
-        log_probs: `[tokens]`, of the policy.
-        values: `[tokens]`, value of the state before each token.
-        reference: `[tokens]`, log-probabilities of the reference.
-        entropies: `[tokens]`, of the policy, in nats.
+    `log_probs` and `entropies` (nats) are of the policy, `values` of the state before each token, `reference` the
+    log-probabilities of the reference.
     """
 
     log_probs: Tensor
@@ -48,8 +45,7 @@ class TokenOutputs:
 class RolloutWorker:
     """Samples completions with the current policy, and evaluates them with reward model, reference and value function.
 
-    Attributes:
-        sizes: completions that are sampled (`write`) and evaluated (`read`) at a time; halved after out of memory.
+    `sizes`: completions that are sampled (`write`) and evaluated (`read`) at a time; halved after out of memory.
     """
 
     def __init__(self, context: TrainingContext, ppo_models: PPOModels, temperature: float) -> None:
@@ -61,15 +57,10 @@ class RolloutWorker:
         }
 
     def generate(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
-        """Sample a completion for each prompt.
+        """Sample a completion for each prompt; `step` is for the progress event.
 
-        Args:
-            prompts: token ids, none empty.
-            seed: completion `i` is sampled with this seed plus `i`, so the chunk size does not change it.
-            step: optimizer steps made so far, for the progress event.
-
-        Returns:
-            Token ids of each completion, with the token that ends it if it was not truncated.
+        Completion `i` is sampled with the seed plus `i`, so the chunk size does not change it. It has the token that
+        ends it unless it was truncated.
         """
         progress = ProgressEvents(self.context.writer, "rollout", len(prompts), step=step)
         generation, model = self.context.config.generation, self.context.model

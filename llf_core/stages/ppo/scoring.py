@@ -43,8 +43,7 @@ class ModelScoring:
         """Bind a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward_model_loading.load_reward_model`; a separate model, or an adapter of
-                the policy.
+            scorer: a separate model, or an adapter of the policy.
             closing: token ids that the chat template writes after the text of a completion.
             ends: tokens that end a completion, replaced by `closing`.
         """
@@ -82,7 +81,6 @@ class ModelScoring:
         return scores
 
     def _closed(self, answer: Sequence[int]) -> list[int]:
-        """A completion with the template's suffix, also one that was truncated before its end."""
         if not self._closing:
             return list(answer)
         return [*(answer[:-1] if answer[-1] in self._ends else answer), *self._closing]

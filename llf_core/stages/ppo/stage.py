@@ -110,12 +110,7 @@ class PPO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of completion tokens in a batch, of prompts in an evaluation batch; an int64 scalar.
-
-        Args:
-            batch: of `Rollout.batch`, with `targets` (`[tokens]`), or of `PromptCollator`, `[1, tokens]` or `[batch,
-                seq]`.
-        """
+        """Number of completion tokens in a training batch, of prompts in an evaluation batch; an int64 scalar."""
         from llf_core.data.batch_split import document_count, trained_token_count
 
         if "targets" in batch:
@@ -124,12 +119,9 @@ class PPO(LossStage):
         return ids.new_tensor(document_count(batch))
 
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Completions that an optimizer step learns from; samples and scores a new phase first if none are left.
+        """Micro-batches that an optimizer step learns from; samples and scores a new phase first if none are left.
 
         Sampling happens between two steps, so that a checkpoint never lies within it. Each call counts as a step.
-
-        Returns:
-            As many micro-batches of `Rollout.batch`.
         """
         import numpy as np
 
@@ -160,10 +152,6 @@ class PPO(LossStage):
 
         arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`. In an
         evaluation, completions are sampled, and the loss is minus their scores.
-
-        Args:
-            batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
-                `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
         """
         from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
         from llf_core.stages.ppo.policy_output import compute_policy
@@ -238,7 +226,6 @@ class PPO(LossStage):
         return found
 
     def _unscored_error(self, what: str) -> StopTraining:
-        """Error of a run whose reward functions score no completion."""
         from llf_core.rewards import BUILT_IN
         from llf_core.stages.base.cannot_continue import StopTraining
 
@@ -305,11 +292,7 @@ class PPO(LossStage):
         return torch.tensor(float(total), device=batch["input_ids"].device)
 
     def evaluated(self, means: Mapping[str, float]) -> None:
-        """End the run if no completion of the evaluation could be scored.
-
-        Raises:
-            StopTraining: there is no mean reward.
-        """
+        """End the run by StopTraining if no completion of the evaluation could be scored."""
         if "reward" not in means:
             raise self._unscored_error("any of the held-out")
 

@@ -15,19 +15,14 @@ if TYPE_CHECKING:
 
 
 def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Tensor, beta: float) -> Tensor:
-    """Rewards of tokens: a KL penalty for each, and the completion's score at its last token.
+    """Rewards of tokens `[batch, seq]`: a KL penalty for each, and the completion's score at its last token.
 
     `r_t = -β (log π(a_t) - log π_ref(a_t))`: arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
 
     Args:
-        log_probs: `[batch, seq]`, of the policy that sampled the completions.
-        reference: `[batch, seq]`, of the reference.
+        log_probs, reference: `[batch, seq]`, of the policy that sampled the completions and of the reference.
         mask: `[batch, seq]`, bool: true where a completion has a token; each row's are its first ones, at least one.
         scores: `[batch]`.
-        beta: β, coefficient of the KL penalty.
-
-    Returns:
-        `[batch, seq]`, 0 outside the mask.
     """
     rewards = (-beta * (log_probs - reference)).masked_fill(~mask, 0.0)
     last = mask.sum(1, keepdim=True) - 1
@@ -35,28 +30,16 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
 
 
 def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Estimate the KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`, in nats.
+    """KL divergence from the reference per completion `[batch]`, in nats: `Σ_t log π(a_t) - log π_ref(a_t)`.
 
     Estimator `k1` of J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html.
-
-    Args:
-        log_probs: `[batch, seq]`, of the policy.
-        reference: `[batch, seq]`, of the reference.
-        mask: `[batch, seq]`, bool: true at completion tokens.
-
-    Returns:
-        `[batch]`.
     """
     return (log_probs - reference).masked_fill(~mask, 0.0).sum(1)
 
 
 @dataclass
 class RunningMoments:
-    """Mean and standard deviation of all scores so far.
-
-    Attributes:
-        squares: sum of the squared distances from the mean.
-    """
+    """Mean of all scores so far, and sum of their squared distances from it."""
 
     count: float = 0.0
     mean: float = 0.0
@@ -69,11 +52,7 @@ class RunningMoments:
         return spread if spread > 0 else 1.0
 
     def update(self, scores: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own) -> None:
-        """Add scores `[batch]` in float64 (Chan, Golub and LeVeque 1979, equations 2.1).
-
-        Args:
-            all_reduce: sums a tensor of any shape over all processes.
-        """
+        """Add scores `[batch]` of all processes in float64 (Chan, Golub and LeVeque 1979, equations 2.1)."""
         exact = scores.detach().cpu().double()
         count, total = all_reduce(torch.stack([exact.new_tensor(len(exact)), exact.sum()])).tolist()
         mean = total / count

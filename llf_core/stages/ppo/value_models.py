@@ -34,10 +34,7 @@ class ValueHead(nn.Module):
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - a model of its own needs it
         """Value of the state before each completion token, `[tokens]`, float32 also under autocast.
 
-        Args:
-            rows: `[tokens, width]`, the hidden states that predict the completion tokens (`predictors` of the
-                batch).
-            batch: not used; `ValueModel.forward` has the same parameters.
+        `rows` `[tokens, width]` are the hidden states that predict the tokens; `batch` is for `ValueModel.forward`.
         """
         with torch.autocast(rows.device.type, enabled=False):
             values: Tensor = self.linear(rows.float())
@@ -53,12 +50,7 @@ class ValueModel(nn.Module):
         self.head = head
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
-        """Value before each completion token, `[tokens]`, float32, from the value model's own hidden states.
-
-        Args:
-            rows: `[tokens, width]`, the policy's hidden states; not used.
-            batch: of `answer_batch`: the model's inputs and `predictors` (`[tokens]`).
-        """
+        """Value before each completion token, `[tokens]`, float32, from the value model's own hidden states."""
         from llf_core.acceleration.patching.causal_head import forward_hidden
 
         def objective(hidden: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # n
 
     Args:
         log_probs: log-probabilities of the vocabulary, `[rows, V]`.
-        costs: `-log p` of the target of each row, `[rows]`; not used.
         alpha: α, at least 0. 0 gives every token the weight 1.
     """
     likeliest = log_probs.topk(min(LIKELIEST, log_probs.shape[-1]), dim=-1).values.log_softmax(-1)
