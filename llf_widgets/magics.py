@@ -114,7 +114,6 @@ def _arguments(line: str) -> list[str]:
 
 
 def _attach(name: str) -> Run:
-    """Open a run by id; `last` is the newest."""
     from llf_core.launch import attach
     from llf_core.runs import list_runs
 

@@ -62,7 +62,6 @@ class DisplayedRewardPreview(RewardPreview):
         ]  # fmt: skip
 
     def _examples(self) -> list[tuple[str, ...]]:
-        """The completions with the highest and the lowest rewards, and the rewards of each function."""
         ranked = sorted(
             (one for one in self.completions if one.reward is not None), key=lambda one: one.reward or 0.0, reverse=True
         )

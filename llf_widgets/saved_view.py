@@ -27,11 +27,9 @@ class SavedOutputs:
         super().__init__(*values, **named)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget with its texts, and metadata."""
         raise NotImplementedError
 
     def _ipython_display_(self, **options: object) -> None:
-        """Display the view in an output that can be rewritten."""
         from IPython.display import display
 
         changes = self._changes

@@ -77,7 +77,6 @@ def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...]
 
 
 def _problem(name: str, text: str) -> str:
-    """Why a field is invalid; empty if it is valid."""
     if not text and name in _INTEGERS:
         return ""
     with suppress(ValueError):  # `RequestError` is one

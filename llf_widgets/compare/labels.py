@@ -73,11 +73,7 @@ def value_of(value: object) -> str:
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys whose values differ between configs, without output locations.
-
-    A missing key differs from the value None, since its default may be another, unless no config of the same stage and
-    method has the key.
-    """
+    """Keys whose values differ between configs, without output locations and keys of other stages and methods."""
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
     return [key for key in keys if len(_values(configs, key)) > 1]
 
@@ -119,7 +115,6 @@ def _read(text: str) -> Any:
 
 
 def _differences(trackers: Sequence[RunTracker]) -> list[str]:
-    """Differing settings of each run; empty if there are none or too many."""
     configs = [tracker.config for tracker in trackers]
     keys = differing(configs)
     if not 0 < len(keys) <= MAX_KEYS:

@@ -330,7 +330,6 @@ def _log_scale(panel: _Panel, choice: CurveChoice) -> dict[str, Any]:
 
 
 def _tick(value: float) -> str:
-    """Tick label without trailing zeros: `0.1`, `5e-4`."""
     text = formatting.number(value)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 

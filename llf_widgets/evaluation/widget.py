@@ -134,10 +134,7 @@ class Evaluate(SavedView):
         self._start()
 
     def wait(self, timeout: float | None = None) -> Evaluate:
-        """Wait until all models are measured.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
+        """Wait until all models are measured, at most `timeout` seconds.
 
         Raises:
             TimeoutError: the evaluation has not ended after `timeout` seconds.
@@ -151,11 +148,7 @@ class Evaluate(SavedView):
 
     @property
     def results(self) -> tuple[EvaluationResult, ...]:
-        """The results; empty until all are there, also after a stop.
-
-        Those of the data come first, then those of each task, in the order of the models; the base of a single run
-        comes before it.
-        """
+        """The results of the data, then those of each task, in the order of the models; empty until all are there."""
         return tuple(one for tables in self._tables for one in tables.results)
 
     def difference(self, metric: str) -> Difference:
@@ -354,7 +347,6 @@ def _listed(given: object) -> list[object]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of columns, with a number where one occurs again."""
     seen: dict[str, int] = {}
     found = []
     for name in names:

@@ -65,10 +65,7 @@ class ExportView(SavedView):
         self._start()
 
     def wait(self, timeout: float | None = None) -> Export:
-        """Wait until the export has ended.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
+        """Wait until the export has ended, at most `timeout` seconds.
 
         Raises:
             TimeoutError: the export has not ended after `timeout` seconds.
@@ -183,7 +180,6 @@ class ExportView(SavedView):
 
 
 def _name(target: object) -> str:
-    """Name of a target in the title: the id of a run, the last part of a path."""
     found = str(getattr(target, "id", None) or getattr(target, "name", None) or target)
     return PurePath(found).name or found if PurePath(found).is_absolute() else found
 

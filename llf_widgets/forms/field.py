@@ -51,7 +51,6 @@ def field_json(
 
 
 def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str, str]]:
-    """The options of a list, see `Row`; the chosen one has no reason against it."""
     plugins = explained(spec.key)
     config = state.report.config if plugins else None
     reasons = {} if config is None else reasons_against(config, spec.key)

@@ -102,7 +102,6 @@ class FitStrip(FormWidget):
         self._note = note
 
     def _measured(self, note: str) -> None:
-        """Show the end of a measurement, with the forecast that it has corrected."""
         self.refresh()
         with self.hold_sync():
             self._measuring = False

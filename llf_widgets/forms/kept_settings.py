@@ -118,10 +118,7 @@ class KeptSettings:
             self._keep()
 
     def run_started(self) -> None:
-        """From now on keep the settings of the form without the offered ones, since a run was started with them.
-
-        A form that was not edited keeps the offer: its run has what the cell gave.
-        """
+        """Drop the offered settings, since a run was started with the edited ones; without edits they stay."""
         if self._offer is not None and self._edited():
             self._keeps_offer = False
             self._keep()

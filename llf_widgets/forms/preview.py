@@ -104,7 +104,6 @@ class DataPreview(FormWidget):
             self._note = text
 
     def _show_result(self, request: object, result: CommandResult) -> None:
-        """Show the result, unless the values that decide have changed in the meantime."""
         if request is not self._request:
             return
         self._request = None

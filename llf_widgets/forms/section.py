@@ -128,7 +128,6 @@ class FormSection(FormWidget):
         self._on_change()
 
     def _complete(self, key: str, text: str, serial: int) -> None:
-        """Answer a request for completions. A folder that cannot be listed has none."""
         with suppress(OSError):
             found = self._completions[key](text)
             answer = {"options": found.options, "more": found.more}

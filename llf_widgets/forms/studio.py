@@ -147,9 +147,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return self._runs
 
     def set(self, **values: object) -> None:
-        """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`.
-
-        Invalid values are shown beside their field, as typed ones are. None leaves a field to its default.
+        """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`; None leaves a field to its default.
 
         Raises:
             KeyError: there is no such field.
@@ -399,7 +397,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return fields, others
 
     def _require_machine(self) -> None:
-        """Raise an error if environment or disk do not allow a run."""
         errors = self._machine.state(fresh=True).errors
         if errors:
             self.refresh()

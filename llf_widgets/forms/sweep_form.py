@@ -104,7 +104,6 @@ class SweepForm(FormWidget):
         return sweep_plan.suggest_values(self._state.specs[key], self._state.value(key))
 
     def _button_text(self, plan: sweep_plan.SweepPlan, *, ready: bool) -> str:
-        """Text of the button: what it will do, or why it is disabled."""
         if self._started:
             return f"Started {_runs(self._started)}, one after the other. Progress is shown below."
         if self._blocked:
@@ -164,7 +163,6 @@ class SweepForm(FormWidget):
         self._draw()
 
     def _next(self) -> list[str]:
-        """The first basic number that is not varied yet; none if all are."""
         specs = [spec for specs in self._sections.values() for spec in specs]
         free = [spec for spec in specs if spec.key not in self._keys and self._state.is_visible(spec.key)]
         return [spec.key for spec in free if spec.level == "basic" and spec.type in {"int", "float"}][:1]

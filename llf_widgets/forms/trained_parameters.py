@@ -104,7 +104,6 @@ class TrainedParameters(FormWidget):
             self._note = text
 
     def _finish(self, request: object, key: str, result: CommandResult) -> None:
-        """Show the result, unless the values that decide have changed in the meantime."""
         report = result.report or {}
         grid = parameter_grid(report.get("rows"), report.get("parameters"), report.get("trained"))
         if grid is not None:

@@ -103,7 +103,6 @@ def _number(text: str) -> int | float | None:
 
 
 def _structure(text: str) -> object:
-    """Parse JSON, else YAML, else return the text."""
     try:
         return json_value(text)
     except NotPlainError:

@@ -88,10 +88,7 @@ class Inspect(SavedView):
         self._open()
 
     def wait(self, timeout: float | None = None) -> Inspect:
-        """Wait until the data is prepared.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
+        """Wait until the data is prepared, at most `timeout` seconds.
 
         Raises:
             TimeoutError: the data is not prepared after `timeout` seconds.
@@ -197,7 +194,6 @@ class Inspect(SavedView):
         self._finish()
 
     def _finish(self) -> None:
-        """Update every output of this view, then let `wait` return."""
         try:
             self._update_outputs()
         finally:

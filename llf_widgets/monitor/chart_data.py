@@ -152,7 +152,6 @@ def _after_last_logged(planned: Line, logged: Line) -> Line:
 
 
 def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
-    """The marker of an event: a resume, or a live change."""
     if event.get("type") == "resumed" and "attempt" in event and "from_step" in event:
         return event["from_step"], f"attempt {event['attempt']}, from step {event['from_step']}"
     if event.get("type") != "steered" or event.get("again"):

@@ -117,7 +117,6 @@ def _by_hand(event: dict[str, object]) -> bool:
 
 
 def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -> Number:
-    """A training metric: last value, with the smoothed and the first one."""
     now, began = last(series, one.name), first(series, one.name)
     if now is None or began is None:
         return Number(one.label, NO_VALUE, note="not logged yet")

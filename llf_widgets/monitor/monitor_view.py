@@ -55,7 +55,6 @@ class MonitorView(FrontEnd):
 
     @traitlets.validate("options")
     def _checked(self, proposal: Any) -> dict[str, Any]:
-        """Refuse options that the server would refuse; the previous ones stay."""
         try:
             ViewOptions.from_json(proposal["value"])
         except ValueError as error:

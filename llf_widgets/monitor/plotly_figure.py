@@ -77,7 +77,6 @@ def _axes(data: ChartData, total: int, grid: ChartGrid) -> dict[str, dict[str, o
 
 
 def _step_range(total: int) -> dict[str, object]:
-    """The step axis for `total` steps; automatic if unknown."""
     return {"range": [0, total], "autorange": False} if total > 0 else {"autorange": True}
 
 

@@ -35,7 +35,6 @@ def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -
 
 
 def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iterator[Text]:
-    """Title, and a legend of the lines and marks that are drawn."""
     title = placed.chart.title
     smooth = (
         f"thick: {smoothing_label(data.window)}, thin: every logged step" if data.window else "solid: every logged step"

@@ -106,7 +106,6 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
 
 
 def _band(base: Trace, name: str, color: str, form: str, data: ChartData) -> Iterator[Trace]:
-    """The 95 % interval of an evaluation, as an area between its bounds."""
     if not data.has_interval(name):
         return
     for bound, fill in ((charts.LOW, None), (charts.HIGH, "tonexty")):
@@ -207,7 +206,6 @@ def _points(line: Line) -> dict[str, object]:
 
 
 def _broken_text(data: ChartData) -> list[str]:
-    """The number of values that are not finite, as a label for the last of them."""
     what = "losses" if data.primary == "loss" else "values"
     return [f"not a finite number: {data.broken_count:,} of the logged {what}"] if data.broken.size else []
 

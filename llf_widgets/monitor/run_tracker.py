@@ -219,7 +219,6 @@ class RunTracker:
         return text.split("\n") if text else []
 
     def _has_changed(self, path: Path) -> bool:
-        """Whether a file was changed, replaced or created since the last read."""
         try:
             stat = path.stat(follow_symlinks=False)
             signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)

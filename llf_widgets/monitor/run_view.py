@@ -95,7 +95,6 @@ class RunView:
             return sections
 
     def _replaced(self) -> bool:
-        """Whether another run has replaced the folder since the last read."""
         before, now = self._created, self.tracker.snapshot.created
         self._created = now or before
         return None not in {before, now} and before != now
@@ -128,7 +127,6 @@ class RunView:
             return {"now": self.tracker.now, "revisions": revisions, "sections": sections}
 
     def _draw(self, options: ViewOptions) -> dict[str, object]:
-        """The charts for these options, cached until they change."""
         options = replace(options, older=0)
         revision, window = self._counts["charts"], options.window
         known = self._charts.get(options)

@@ -127,7 +127,6 @@ def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
 
 
 def _actions(event: dict[str, object], snapshot: RunSnapshot) -> list[dict[str, object]]:
-    """Live changes that a finding suggests, while the run trains."""
     change = event.get("change")
     if snapshot.state != "running" or not isinstance(change, dict) or not change:
         return []
@@ -171,7 +170,6 @@ def _predicts(snapshot: RunSnapshot) -> bool:
 
 
 def _phase(snapshot: RunSnapshot) -> str:
-    """The current phase before the first step or after the last one, and its duration."""
     event = snapshot.phase or {}
     name, what = event.get("name"), event.get("what")
     if not isinstance(name, str):
@@ -184,7 +182,6 @@ def _phase(snapshot: RunSnapshot) -> str:
 
 
 def _progress(snapshot: RunSnapshot) -> str:
-    """The current activity before a step, and its progress."""
     event = snapshot.progress or {}
     what, rows, of = event.get("what"), event.get("rows"), event.get("of")
     if not isinstance(what, str) or not isinstance(rows, int):
@@ -213,7 +210,6 @@ def _after_steps(snapshot: RunSnapshot) -> str:
 
 
 def _receipt(snapshot: RunSnapshot) -> str:
-    """Whether the repeated steps match the log."""
     receipt = snapshot.receipt or {}
     steps, largest = receipt.get("steps"), receipt.get("largest")
     if not isinstance(steps, int):
@@ -274,7 +270,6 @@ def _unknown(snapshot: RunSnapshot) -> str:
 
 
 def _checkpoint_text(snapshot: RunSnapshot) -> str:
-    """Which checkpoint an ended run has; empty before the first step."""
     if snapshot.checkpoints:
         return f" checkpoint-{snapshot.checkpoints[-1]} is complete."
     return " No checkpoint was saved." if snapshot.step else ""

@@ -86,19 +86,13 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
 
     @property
     def state(self) -> str:
-        """The run's effective state as of the last read.
-
-        `lost` if its process is gone, `broken` if its status cannot be read.
-        """
+        """The run's state as of the last read; `lost` if its process is gone, `broken` if its status cannot be read."""
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Wait until the run has ended and the notebook holds its summary, and return its state as of the last read.
+        """Wait at most `timeout` seconds until the run has ended and the notebook holds its summary; returns its state.
 
         An interrupt only ends the waiting, not the run, and so does closing the view.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
         """
         try:
             self._ended.wait(timeout)
@@ -196,7 +190,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         return self._run_view.section(name, ViewOptions.from_json(self._view.options))
 
     def _min_interval(self, name: str) -> float:
-        """Minimum seconds between two updates of a part."""
         if name == "charts":
             points: int = self._view.charts.get("points", 0)
             return MIN_INTERVAL * max(1.0, points / FEW_POINTS)

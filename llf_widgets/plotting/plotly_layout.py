@@ -64,7 +64,6 @@ class Axes:
 
 
 def _suffix(number: int) -> str:
-    """Plotly writes no number for the first axis."""
     return "" if number == 1 else str(number)
 
 

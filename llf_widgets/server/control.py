@@ -28,10 +28,7 @@ class ControlHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`: the run answers later, by an event with this id.
-
-        A kill is carried out at once; its `id` is null.
-        """
+        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}` of the answering event; null for a kill (at once)."""
         size = len(self.request.body)
         if size > MAX_BODY_BYTES:
             raise HTTPError(413, f"The request has {size} bytes. Expected at most {MAX_BODY_BYTES}.")
@@ -65,7 +62,6 @@ def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: s
 
 
 def _parse_request(body: bytes) -> tuple[str, dict[str, object], str]:
-    """Parse and check type, arguments and sender of a request's body."""
     try:
         sent = json_value(body)
     except NotPlainError:

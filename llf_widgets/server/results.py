@@ -147,7 +147,6 @@ class EvaluationList:
         ]
 
     def _win_rates(self, result: EvaluationResult) -> list[dict[str, object]]:
-        """The win rates of a result, which change while a judge compares its answers."""
         try:
             found = (result.folder / VERDICTS).stat()
             changed = (found.st_mtime_ns, found.st_size)
