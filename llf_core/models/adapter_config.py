@@ -1,4 +1,4 @@
-"""Reads an adapter's `adapter_config.json`, and checks its values, which PEFT uses without a check."""
+"""Reads and checks an adapter's `adapter_config.json`."""
 
 from __future__ import annotations
 
@@ -25,20 +25,15 @@ FIELD_TYPES: dict[str, type | UnionType] = {
     "target_parameters": list | None, "rank_pattern": dict | None, "alpha_pattern": dict | None,
     "trainable_token_indices": dict | list | None, "layer_replication": list | None,
 }  # fmt: skip
-"""Expected types of keys in `adapter_config.json` that PEFT uses without checking them."""
 
 
 def adapter_settings(folder: Path) -> Any:
-    """Read an adapter's config after checking it, since PEFT uses its values without a check.
+    """Read an adapter's config and check its values, which PEFT uses without a check.
 
-    The config of a sequence classifier is returned as that of a causal model whose head `score` is saved with the
-    adapter.
-
-    Args:
-        folder: contains `adapter_config.json`.
+    A sequence classifier's is returned as that of a causal model whose head `score` is saved with the adapter.
 
     Raises:
-        ModelError: the config is damaged, may not be read, has a value of a wrong type, or is none that PEFT knows.
+        ModelError: the config is damaged, unreadable, of an unknown type, or has a value of a wrong type.
     """
     from peft import PeftConfig, TaskType
 
@@ -71,10 +66,6 @@ def adapter_settings(folder: Path) -> Any:
 def check_stored_weights(settings: object, folder: Path) -> None:
     """Refuse damaged weights, and a rank larger than the weights allow, before PEFT allocates memory for it.
 
-    Args:
-        settings: the adapter's `peft.PeftConfig`, from `adapter_settings`.
-        folder: contains `adapter_model.safetensors`, of which the header is read.
-
     Raises:
         ModelError: the file is damaged, has integers, or holds fewer numbers than a rank.
     """
@@ -96,13 +87,7 @@ def check_stored_weights(settings: object, folder: Path) -> None:
 
 
 def keep_from_compiling(settings: object) -> None:
-    """Keep PEFT from compiling its CUDA extension for BOFT where one butterfly factor makes no use of it.
-
-    PEFT tries to for each layer, also on a machine without a GPU, and leaves `CC` and `CXX` set where it fails.
-
-    Args:
-        settings: a `peft.PeftConfig`.
-    """
+    """Keep PEFT from compiling its CUDA extension for each BOFT layer where one butterfly factor makes no use of it."""
     if getattr(settings, "boft_n_butterfly_factor", 0) == 1:
         from peft.tuners.boft import layer
 

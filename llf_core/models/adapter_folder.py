@@ -1,4 +1,4 @@
-"""Finds adapters: local folders, subfolders of them, and repositories of a hub. Their content is not read here."""
+"""Finds adapters: local folders, subfolders of them, and repositories of a hub."""
 
 from __future__ import annotations
 
@@ -15,22 +15,16 @@ if TYPE_CHECKING:
 
 SAFETENSORS_FILE, PICKLE_FILE = "adapter_model.safetensors", "adapter_model.bin"
 MAX_LISTED = 5
-"""Maximum number of subfolders that a message names."""
 
 
 def find_adapter(name: str, config: RunConfig) -> Path:
     """Find an adapter: a local folder, the `output` of a run, or a hub repository, which is downloaded if needed.
 
-    Args:
-        name: path or hub id, as in `adapter_name_or_path`.
-        config: for `hub`, `cache_dir`, `adapter_folder` and `allow_pickle`.
-
-    Returns:
-        The adapter's folder, with its config and weights; their content is not checked yet.
+    Its content is not checked.
 
     Raises:
-        ModelError: there is no such adapter, it has no config, no weights or no subfolder `adapter_folder`, the hub
-            does not give it, or its weights exist only as pickle and `allow_pickle` is off.
+        ModelError: it does not exist, lacks its config, weights or `adapter_folder`, or has only pickle, and
+            `allow_pickle` is off.
     """
     folder = expanded(name)
     if not name.strip() or not is_there(folder):
@@ -56,11 +50,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 
 
 def check_pickle(folder: Path, name: str, config: RunConfig) -> None:
-    """Refuse an adapter that has its weights only as pickle, unless the config allows that.
-
-    Raises:
-        ModelError: it is not allowed.
-    """
+    """Refuse an adapter that has its weights only as pickle, unless the config allows that."""
     if (folder / SAFETENSORS_FILE).is_file() or not (folder / PICKLE_FILE).is_file() or config.model.allow_pickle:
         return
     raise ModelError(
@@ -88,11 +78,7 @@ def _subfolder(folder: Path, name: str, config: RunConfig) -> Path:
 
 
 def without_adapter_folder(config: RunConfig) -> RunConfig:
-    """Replace the adapters of a config by the subfolders that `adapter_folder` selects, so that others can be added.
-
-    Returns:
-        A config without `adapter_folder`; the given one if it has none.
-    """
+    """Replace the adapters of a config by the subfolders that `adapter_folder` selects, so that others can be added."""
     if config.model.adapter_folder is None:
         return config
     keys = [key for key in ("adapter_name_or_path", "ref_model_adapters") if config.get(key)]

@@ -1,4 +1,4 @@
-"""Loads adapters over a base model to use or to train them further, and checks that PEFT has loaded all of them."""
+"""Loads adapters over a base model, and checks that PEFT has loaded all of them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,7 @@ ROWS = ".token_adapter.trainable_tokens_delta."
 
 
 def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool = False) -> PeftModel:
-    """Wrap a model with an adapter, and verify that PEFT has loaded all of it: PEFT itself only warns.
-
-    Args:
-        model: base model, quantized or not; changed in place.
-        name: path or hub id of the adapter.
-
-    Returns:
-        The wrapped model, with the adapter's weights as stored.
-    """
+    """Wrap a model with an adapter, changing it in place, and verify that all of it was loaded: PEFT only warns."""
     from peft import PeftModel
 
     folder, settings = _checked(name, model, config)
@@ -61,11 +53,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
 
 
 def load_beside(model: PeftModel, name: str, label: str, config: RunConfig) -> None:
-    """Load a further adapter beside the first one of a model, verified as by `load_adapter`; the first stays active.
-
-    Args:
-        name: path or hub id of the adapter.
-    """
+    """Load a further adapter beside the first one, which stays active, verified as by `load_adapter`."""
     folder, _ = _checked(name, model.get_base_model(), config)
     with _named_errors(folder, name, config):
         model.load_adapter(str(folder), adapter_name=label)
@@ -86,7 +74,6 @@ def _checked(name: str, base: nn.Module, config: RunConfig) -> tuple[Path, Any]:
 
 @contextmanager
 def _named_errors(folder: Path, name: str, config: RunConfig) -> Iterator[None]:
-    """Says which adapter cannot be loaded and why, in place of PEFT's and torch's errors."""
     try:
         yield
     except UnpicklingError as error:
@@ -107,7 +94,6 @@ def _named_errors(folder: Path, name: str, config: RunConfig) -> Iterator[None]:
 
 
 def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
-    """Wrap a model with an adapter of a language model, and train and save the new reward head with it."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     settings.modules_to_save = [*(settings.modules_to_save or ()), HEAD_NAME]
@@ -135,10 +121,7 @@ def _prompt_to_train(model: PreTrainedModel, settings: Any, folder: Path) -> Any
 
 
 def _keep_exact(wrapped: Any, folder: Path) -> None:
-    """Load modules (`modules_to_save`) and rows of embeddings that were trained again in float32.
-
-    PEFT creates them in the base's dtype.
-    """
+    """Load again in float32 what PEFT created in the base's dtype: `modules_to_save` and rows of embeddings."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     settings = wrapped.peft_config[wrapped.active_adapter]
@@ -154,7 +137,6 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
 
 
 def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig, label: str = DEFAULT_ADAPTER) -> None:
-    """Refuse an adapter that PEFT has loaded only in part, which it reports with no more than a warning."""
     from peft import get_peft_model_state_dict, load_peft_weights
 
     stored = load_peft_weights(str(folder), device="cpu")

@@ -1,4 +1,4 @@
-"""Merges adapters into the weights of their base model, and says which adapters a run merges or continues."""
+"""Merges adapters into the weights of their base model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,12 @@ NOT_MERGEABLE = (AttributeError, NotImplementedError, RuntimeError, TypeError, V
 
 
 def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:
-    """Merge adapters into the weights, one after the other, so that a new adapter can be trained on top.
+    """Merge adapters in their order into the weights of an unquantized model, so that a new one can be trained on top.
 
-    Args:
-        model: unquantized base model; changed in place.
-        names: paths or hub ids of the adapters, in the order in which they are merged.
-
-    Returns:
-        The model. If there were adapters, its attribute `llf_merged` lists them, so that it is not taken for its base.
+    The model is changed in place. Its attribute `llf_merged` lists the adapters, so that it is not taken for its base.
 
     Raises:
-        ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or the model is
-            quantized.
+        ModelError: an adapter cannot be merged, or the model is quantized.
     """
     if names and is_quantized(model):
         raise ModelError(
@@ -69,24 +63,14 @@ def continues_adapter(config: RunConfig) -> bool:
 def load_frozen_adapters(
     model: PreTrainedModel, names: Sequence[str], config: RunConfig
 ) -> PreTrainedModel | PeftModel:
-    """Load frozen adapters, as of a reference model: merged, or a single one kept separate if the model is quantized.
-
-    Args:
-        names: paths or hub ids of the adapters.
-    """
+    """Load frozen adapters, as of a reference model: merged, or the only one kept apart if the model is quantized."""
     if len(names) == 1 and is_quantized(model):
         return load_adapter(model, names[0], config)
     return merge_adapters(model, names, config)
 
 
 def can_merge(model: Any) -> bool:
-    """Whether PEFT can merge the adapter of a model into its weights, tried on one layer unless that is quantized.
-
-    A result whose base nobody else has is merged, and saved as an adapter where that is impossible.
-
-    Args:
-        model: a `PeftModel`; its weights are the same afterwards.
-    """
+    """Whether PEFT can merge a model's adapter into its weights, tried on one layer unless that is quantized."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if model.active_peft_config.is_prompt_learning or not hasattr(model.base_model, "merge_and_unload"):

@@ -1,5 +1,3 @@
-"""Checks before training that PEFT can save an adapter and load all of it again."""
-
 from __future__ import annotations
 
 from importlib.metadata import version
@@ -16,14 +14,11 @@ if TYPE_CHECKING:
 def check_adapter_reloads(model: nn.Module) -> None:
     """Check, before training, that PEFT can save a new adapter and load all of it again.
 
-    Some versions of PEFT drop weights of some modules, which would be noticed only after hours of training.
-
-    Args:
-        model: a `PeftModel`; its weights are the same afterwards. Any other model is accepted unchecked, and so is a
-            prompt that an encoder computes, see `encoded_prompt`.
+    Some versions of PEFT drop weights of some modules. Models without an adapter, and prompts that an encoder computes
+    (`encoded_prompt`), are not checked.
 
     Raises:
-        ModelError: PEFT leaves weights out. The message names the modules that can be trained.
+        ModelError: names the modules that can be trained.
     """
     if not hasattr(model, "peft_config") or encoded_prompt(model) is not None:
         return

@@ -1,5 +1,3 @@
-"""A model's own config, read by transformers."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -15,17 +13,11 @@ if TYPE_CHECKING:
 
 
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
-    """Read the config of a model that generates text and can be trained, including multimodal models.
-
-    It is checked before any weight is loaded, so that an unsupported model costs no time and memory.
-
-    Args:
-        trust_remote_code: whether Python code of the model may run.
+    """Read the config of a model that generates text and can be trained, before any weight is loaded.
 
     Raises:
-        ModelError: `config.json` is not valid, is no regular file, may not be read or names a hub kernel; transformers
-            does not know the architecture; or the architecture needs code of its own, generates no text or cannot be
-            trained (`refusal`).
+        ModelError: `config.json` is invalid or unreadable, or the architecture is unknown, needs code of its own or is
+            refused (`refusal`).
     """
     import transformers
     from transformers import AutoConfig
@@ -65,11 +57,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """Choose the class of transformers that loads a model: for text, for images with text, or for sound with text.
-
-    Returns:
-        One of transformers' `AutoModelFor…`; None if transformers maps the config to no model that generates text.
-    """
+    """Class of transformers (`AutoModelFor…`) that loads a model; None if it has none that generates text."""
     from transformers import (
         AutoModelForCausalLM,
         AutoModelForImageTextToText,

@@ -1,5 +1,3 @@
-"""Attention implementations: from the config's `flash_attn` to transformers' `attn_implementation`."""
-
 from __future__ import annotations
 
 from llf_core.models.errors import ModelError
@@ -8,14 +6,7 @@ from llf_core.models.errors import ModelError
 def attention_name(flash_attn: str) -> str | None:
     """Translate LLaMA-Factory's `flash_attn` to transformers' `attn_implementation`.
 
-    Missing kernels are an error here, with a sentence, before any weight is loaded.
-
-    Args:
-        flash_attn: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
-
-    Returns:
-        The name, such as `sdpa`. None for `auto`: transformers then uses `sdpa` where the architecture supports it,
-        else eager attention.
+    None for `auto`: transformers then uses `sdpa` where the architecture supports it, else eager attention.
 
     Raises:
         ModelError: the kernels are not installed.

@@ -1,4 +1,4 @@
-"""Benchmark that decides whether bfloat16 is faster than float32 on this CPU. Runs once; the result is cached."""
+"""Benchmark of bfloat16 against float32 on this CPU."""
 
 from __future__ import annotations
 
@@ -14,18 +14,10 @@ ROUNDS = 7
 
 
 def bf16_speedup(threads: int) -> float:
-    """Speedup of a bfloat16 matrix product over a float32 one on this CPU, by which the precision of a run is chosen.
+    """Float32 time of a matrix product divided by its bfloat16 time, rounded to two digits.
 
-    On CPUs without bfloat16 instructions it is often slower. Compared are the shortest of `ROUNDS` products of matrices
-    of `MATRIX_SIZE` rows, in either precision. The result is kept in `cache/probe.json`, if that can be written, by
-    CPU, torch version and number of threads.
-
-    Args:
-        threads: number of compute threads; part of the cache key, since the speedup depends on it.
-
-    Returns:
-        Time in float32 divided by time in bfloat16, rounded to two digits after the point: above 1 only if bfloat16
-        is faster.
+    On CPUs without bfloat16 instructions it is often below 1. It is measured once per CPU, torch version and number of
+    compute threads, and kept in `cache/probe.json`.
     """
     import torch
 
@@ -42,13 +34,7 @@ def bf16_speedup(threads: int) -> float:
 
 
 def time_bf16() -> float:
-    """Time products of 512 x 512 matrices in both dtypes. Takes about 50 ms.
-
-    Seven rounds each, alternating, so that a short load of the machine does not decide.
-
-    Returns:
-        Best float32 time divided by best bfloat16 time.
-    """
+    """Best float32 time of a 512 x 512 matrix product divided by the best bfloat16 time. Takes about 50 ms."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,3 @@
-"""Imports bitsandbytes without the native code that it would download from a hub."""
-
 from __future__ import annotations
 
 import logging
@@ -12,11 +10,8 @@ NO_KERNEL = "Failed to load CPU gemm_4bit_forward"
 def import_bitsandbytes() -> None:
     """Import bitsandbytes, where it is installed, as if the package `kernels` were not.
 
-    With `kernels` installed, bitsandbytes 0.50 downloads compiled code when it is imported on a CPU with AVX512-BF16.
-    Code from the network does not run without the user's consent. Without `kernels`, bitsandbytes logs a warning that
-    looks like an error, about a kernel that training does not use; a filter of its logger drops it. PEFT and
-    transformers import bitsandbytes themselves, so call this function first. An error of a damaged installation passes
-    through.
+    With `kernels`, bitsandbytes 0.50 downloads compiled code on a CPU with AVX512-BF16, without the user's consent.
+    Call this before PEFT and transformers import it.
     """
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return
@@ -32,5 +27,4 @@ def import_bitsandbytes() -> None:
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
-    """Logging filter that drops the warning about the missing kernel."""
     return not str(record.msg).startswith(NO_KERNEL)

@@ -54,11 +54,7 @@ _rendering = threading.local()
 
 
 def limit_templates() -> None:
-    """Make transformers compile chat templates with these limits, for the rest of the process.
-
-    A template comes with a model, so one without limits could block the process or fill its memory. Calling it again
-    has no effect.
-    """
+    """Make transformers compile chat templates with these limits, for the rest of the process."""
     from jinja2 import pass_context
     from transformers.utils import chat_template_utils as theirs
 
@@ -88,21 +84,17 @@ def limit_templates() -> None:
 
 @cache
 def template_limit_error() -> type[Exception]:
-    """Return the class of the exception, a `jinja2.TemplateError`, that a template raises when it exceeds a limit.
-
-    It is a function, so that this module can be imported without jinja2.
-    """
+    """Class of the `jinja2.TemplateError` that a template raises when it exceeds a limit."""
     from jinja2.exceptions import TemplateError
 
     class EndlessTemplateError(TemplateError):
-        """A chat template that would take too long or too much memory."""
+        pass
 
     return EndlessTemplateError
 
 
 @cache
 def _counted() -> NodeTransformer:
-    """Jinja extension that counts loop iterations and checks the length of joined output."""
     from jinja2 import nodes
     from jinja2.visitor import NodeTransformer
 
@@ -140,11 +132,7 @@ def _counted() -> NodeTransformer:
 
 
 def _bounded(plain: type) -> type:
-    """Subclass of a Jinja sandbox with these limits."""
-
     class Bounded(plain):  # type: ignore[misc]
-        """Counts rounds and calls, and looks at what is multiplied and joined."""
-
         intercepted_binops = frozenset({"+", "*", "**", "%"})
 
         def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -250,7 +238,6 @@ def _checked(plain: Callable[..., object], check: Check) -> Callable[..., object
 
 
 def _check_widths(value: object, *args: object, **kwargs: object) -> None:
-    """Limit the width or count given to a filter or method."""
     size = _size(_whole(value)) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
     for one in (*args, *kwargs.values()):
         if isinstance(one, int) and abs(one) > MAX_WIDTH:
@@ -278,7 +265,6 @@ def _check_printed(value: object, *_args: object, **_kwargs: object) -> None:
 
 
 def _check_lines(value: object, width: object = 4, *_args: object, **_kwargs: object) -> None:
-    """Limit filters that indent each line."""
     wide = len(width) if isinstance(width, str) else width if isinstance(width, int) else 0
     text = str(_whole(value))
     _check_length(len(text) + (text.count("\n") + 1) * max(wide, 0))
@@ -296,7 +282,7 @@ def _check_replaced(value: object, old: object, new: object, *_args: object, **_
 
 
 def _check_joined(separator: str | bytes, parts: Iterable[object]) -> tuple[object, ...]:
-    """Limit `separator.join(parts)`. The parts are iterated once."""
+    """The parts are iterated once."""
     parts = list(parts)
     _check_length(_size(parts) + len(separator) * len(parts))
     return (parts,)
@@ -360,7 +346,6 @@ FILTERS: Mapping[str, Check] = {
     "tojson": _check_json,
     "pprint": _check_printed,
 }
-"""Check to run before each filter of Jinja or of transformers."""
 TESTS = (
     "eq",
     "==",
@@ -389,11 +374,9 @@ METHODS: Mapping[str, Check] = {
     "format_map": _check_formatted,
     "translate": _check_translated,
 }
-"""Check to run before each method of strings and integers."""
 
 
 def _check_operands(operator: str, left: object, right: object) -> None:
-    """Refuse operators whose result would take unbounded memory or time."""
     if isinstance(left, int) and isinstance(right, int):
         power = operator == "**" and right > 0 and left.bit_length() * right > MAX_INT_BITS
         if power or (operator == "*" and left.bit_length() + right.bit_length() > MAX_INT_BITS):

@@ -30,10 +30,9 @@ MAX_ADDED_LENGTH = 1000
 PROBE_TEXTS = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
 """Texts that every tokenizer must accept: ASCII, a script without spaces, and characters beyond 16 bits."""
 FORMS = {"NFC": 4, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2, "StripAccents": 1}
-"""Characters that these make of one. A row of them makes as many as the largest, since none enlarges a decomposition.
+"""Characters that each makes of one, measured over all (https://unicode.org/faq/normalization.html#12).
 
-Measured over all characters; https://unicode.org/faq/normalization.html#12 has the same. NFC counts as NFD, which some
-of its characters become before.
+NFC has the value of NFD. In a row of them only the largest counts, since none enlarges a decomposition.
 """
 GROWTH = FORMS | {"BertNormalizer": 3, "ByteLevel": 4, "WordPiece": 2, "BPEDecoder": 2, "CTC": 2}
 """The same for other normalizers, measured too, and for decoders, which may add a blank to each token or character."""
@@ -45,13 +44,7 @@ class PanicError(RuntimeError):
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Context manager that turns Rust panics into `PanicError`, which is an `Exception`.
-
-    A panic is a `BaseException`, which would pass every handler of errors and end the process.
-
-    Raises:
-        PanicError: the library has panicked.
-    """
+    """Context manager that turns Rust panics, which derive from `BaseException`, into `PanicError`."""
     try:
         yield
     except Exception:
@@ -63,23 +56,14 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def is_tokenizer_error(error: Exception) -> bool:
-    """Whether an exception comes from the tokenizers library, which raises plain `Exception`, or panics.
-
-    Handlers need it to tell a damaged tokenizer from a programming error, since `except Exception` would catch both.
-
-    Args:
-        error: an exception from a call of the library, inside `panics_as_errors`.
-    """
+    """Whether an exception comes from the tokenizers library, which raises plain `Exception` or panics."""
     return type(error) is Exception or isinstance(error, PanicError)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Refuse a tokenizer that lets texts grow beyond `MAX_GROWTH` or `MAX_ADDED_LENGTH`, or fails on `PROBE_TEXTS`.
 
-    Either would end or exhaust the process in the middle of a preparation, where it cannot be interrupted.
-
-    Args:
-        tokenizer: as loaded; slow tokenizers, written in Python, are not checked.
+    Slow tokenizers, written in Python, are not checked.
 
     Raises:
         ModelError: names the part of the tokenizer and the growth factor or the failure.
@@ -110,12 +94,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def _growth_bound(part: dict[str, Any]) -> tuple[float, int]:
-    """Upper bound of the growth of a text by a normalizer or decoder, computed since its work cannot be interrupted.
+    """Upper bound of the factor by which a normalizer or decoder lets a text grow, and of the characters it adds.
 
     In a sequence the factors multiply, and each component makes the text added before it grow too.
-
-    Args:
-        part: the component's entry in `tokenizer.json`.
     """
     kind = part.get("type")
     if kind == "Sequence":
@@ -145,8 +126,7 @@ def _flat(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _shortest_match(pattern: dict[str, str]) -> int:
     """Lower bound of the number of characters that a pattern matches.
 
-    `re` computes that of a regular expression. Oniguruma, which matches it, reads nested classes and `{1}?` in another
-    way: such an expression, and one that `re` does not know, may match nothing.
+    `re` computes it; 0 for expressions that Oniguruma, which matches them, may read in another way.
     """
     if "Regex" not in pattern:
         return len(pattern.get("String") or "")
@@ -162,11 +142,10 @@ def _shortest_match(pattern: dict[str, str]) -> int:
 
 
 def _longest_entry(charsmap: bytes) -> int:
-    """Number of characters of the longest replacement in SentencePiece's map: the trie's length, the trie, the texts.
+    """Number of characters of the longest replacement in SentencePiece's map.
 
-    Source:
-        `Normalizer::DecodePrecompiledCharsMap` of https://github.com/google/sentencepiece: a 32-bit little-endian
-        length, the trie, and texts that end with a zero byte.
+    Format (`Normalizer::DecodePrecompiledCharsMap`): the trie's length as 32 bits little-endian, the trie, and texts
+    that end with a zero byte.
     """
     texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
     return max(len(text.decode("utf-8", "replace")) for text in texts.split(b"\0"))

@@ -1,5 +1,3 @@
-"""The model card of a result: description, metrics, and a snippet that loads it."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -22,7 +20,7 @@ PIPELINES = {
     "AutoModelForMultimodalLM": "any-to-any",
     "AutoModelForSeq2SeqLM": "audio-text-to-text",
 }
-"""The hub's tag for a model, by the class of transformers that loads it; for others it is text-generation."""
+"""The hub's pipeline tag by the class that loads a model."""
 ADAPTER_SNIPPET = """\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,7 +31,7 @@ base = AutoModelForCausalLM.from_pretrained({base}{trust})
 model = PeftModel.from_pretrained(base, folder)"""
 
 NAMED_BASE = "PeftConfig.from_pretrained(folder).base_model_name_or_path"
-"""What names the base where nobody else can load it: the adapter has its path, which a published card has not."""
+"""Names the base where only its local path is known, which a published card must not show."""
 
 SCALED_SNIPPET = """\
 config = AutoConfig.from_pretrained({settings}{trust})
@@ -99,19 +97,13 @@ def model_card(  # noqa: PLR0913 - what it tells
     rope: Mapping[str, object] | None = None,
     resized: bool = False,
 ) -> str:
-    """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
-
-    A result is often shared without its run, so the card says what it is and how to load it.
+    """Text of `output/README.md`: Markdown with front matter, in the Hugging Face Hub's format, without absolute paths.
 
     Args:
         metrics: last values by name, e.g. `loss` and `eval_loss`.
-        classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
-            generates.
-        rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
-        resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
-
-    Returns:
-        Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
+        classifier_arguments: keyword arguments of a reward model's classifier; None if the model generates.
+        rope: what RoPE scaling has set in the text config of an adapter's base.
+        resized: whether the run has added tokens.
     """
     base = source.portable_name
     front: dict[str, object] = {
@@ -164,16 +156,12 @@ def load_lines(  # noqa: PLR0913 - what it tells
     trust: bool = False,
     base: Path | None = None,
 ) -> str:
-    """Python lines that load `model` and `tokenizer` with plain transformers (and peft) in the folder of the result.
+    """Python lines that load `model` and `tokenizer` in the folder of the result, with plain transformers (and peft).
 
-    Only the routers of Mixture-of-Depths need LLF, since transformers does not know them.
+    Only the routers of Mixture-of-Depths need LLF. Arguments are those of `model_card`.
 
     Args:
-        classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
-            generates.
-        rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
-        resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
-        base: folder of an adapter's base, in place of its public name; None for the name.
+        base: folder of an adapter's base; None for its public name.
     """
     code = ", trust_remote_code=True" if trust else ""
     if not adapter:
@@ -205,22 +193,18 @@ def use_lines(*, chat: bool, scores: bool) -> str:
 
 
 def _place(source: ModelSource) -> str:
-    """Arguments that name the base where the result is used."""
     gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
     revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
     return f"{repr(source.portable_name) if source.portable_name else NAMED_BASE}{gguf}{revision}"
 
 
 def display_name(name: str) -> str:
-    """Last component of a path or hub id, to show to people without the folders of this machine."""
+    """Last component of a path or hub id."""
     return name.rstrip("/").rpartition("/")[2]
 
 
 def shared_config(config: RunConfig) -> str:
-    """The config as YAML, with absolute paths cut to their last component and URLs without secrets.
-
-    It is a part of the model card, which is often published.
-    """
+    """The config as YAML, with absolute paths cut to their last component and URLs without secrets."""
     values = {}
     for key, written in config.flat().items():
         value = config.get(key)

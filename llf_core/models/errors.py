@@ -1,5 +1,3 @@
-"""The exception for problems with a model that the user can fix, and texts of other libraries' errors."""
-
 from llf_core.user_error import BAD_CONFIG, UserError
 
 
@@ -11,30 +9,19 @@ class ModelError(UserError, ValueError):
 
 NO_CERTIFICATES = "SSL_CERT_FILE, SSL_CERT_DIR or REQUESTS_CA_BUNDLE names a file of certificates that is missing."
 MAX_QUOTED = 200
-"""Maximum number of characters that a message quotes of another library's message."""
 OPTIONAL_PACKAGES = ("torchvision", "torchcodec", "librosa", "num2words", "timm", "torchaudio", "sentencepiece")
-"""Packages that some models and processors need and LLF does not install, the most common first."""
+"""Packages that some models need and LLF does not install, the most common first."""
 TORCHVISION_OFFSET = 15
 """torchvision 0.(n + 15) is built for torch 2.n."""
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, or its type without one, as a sentence that another message can quote.
-
-    The messages of `KeyError`, `TypeError` and `AttributeError` get the words that they lack.
-
-    Args:
-        error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
-    """
+    """First line of an exception's message, or its type, as a sentence of at most `MAX_QUOTED` characters."""
     return _line(error, 0)
 
 
 def lacks_certificates(error: BaseException) -> bool:
-    """Whether a connection failed since the file of certificates is missing that the environment names.
-
-    Python's error says neither which file that is nor what it is for. The client's own one of a file that is not in its
-    cache has no number.
-    """
+    """Whether a connection failed since the file of certificates that the environment names is missing."""
     return isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is None
 
 
@@ -44,13 +31,7 @@ def connection_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Last line of an exception's message, or its type without one, as a sentence.
-
-    A message of LLF quotes it. It states the cause, where a library first names the check that failed.
-
-    Args:
-        error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
-    """
+    """Last line of an exception's message, as by `first_line`: the cause, where the failed check is named first."""
     return _line(error, -1)
 
 
@@ -65,13 +46,7 @@ def _line(error: BaseException, place: int) -> str:
 
 
 def missing_package(error: Exception) -> str:
-    """Sentence that names a missing package and the command that installs it.
-
-    Libraries only say which import failed.
-
-    Returns:
-        The sentence; the first line of the message if it names none of `OPTIONAL_PACKAGES`.
-    """
+    """Sentence that names the missing package and the command that installs it; else the message's first line."""
     named = [name for name in OPTIONAL_PACKAGES if name in str(error).lower()]
     if not named:
         return first_line(error)

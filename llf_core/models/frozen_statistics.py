@@ -1,5 +1,3 @@
-"""Keeps batch normalization that is not trained as it was loaded."""
-
 from __future__ import annotations
 
 from types import MethodType
@@ -12,12 +10,8 @@ if TYPE_CHECKING:
 def keep_frozen_statistics(model: nn.Module) -> int:
     """Have batch and instance normalization layers without trained parameters compute as in evaluation, always.
 
-    In training batch normalization (in the encoders of Gemma 3n, Granite Speech, Parakeet and others) uses the mean and
-    variance of the batch, so an example would depend on the others of its batch. It also changes its running
-    statistics, which no adapter contains: the result would be another model than the one that was trained.
-
-    Args:
-        model: a model whose parameters are frozen or trained already, wrapped by PEFT or not; changed in place.
+    In training they use the statistics of the batch, and change their running statistics, which no adapter contains.
+    Returns the number of these layers.
     """
     from torch.nn.modules.batchnorm import _NormBase
 
@@ -33,5 +27,4 @@ def keep_frozen_statistics(model: nn.Module) -> int:
 
 
 def _stay(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 - the signature of `nn.Module.train`
-    """`nn.Module.train` of a layer that stays in evaluation mode."""
     return type(self).train(self, mode=False)

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def gguf_arguments(file: str) -> dict[str, Any]:
-    """Arguments of `AutoModelForCausalLM.from_pretrained` that load a GGUF file as trainable weights.
-
-    transformers 5.24 and newer keep the blocks quantized by default; older versions always dequantize them. With these
-    arguments all of them give weights that can be trained.
-    """
+    """Arguments of `from_pretrained` that load a GGUF file as trainable weights, in any version of transformers."""
     import transformers
 
     config = getattr(transformers, "GgufConfig", None)
@@ -25,13 +21,7 @@ def gguf_arguments(file: str) -> dict[str, Any]:
 
 
 def fix_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
-    """Split digits as SmolLM's own tokenizer does; transformers omits this when it reads a GGUF file.
-
-    Without it the blank line before a numbered list becomes two tokens that the model has hardly seen.
-
-    Args:
-        tokenizer: changed in place, if the file belongs to a SmolLM model.
-    """
+    """Split digits as SmolLM's own tokenizer does, in place; transformers omits this when it reads a GGUF file."""
     if read_gguf_header(gguf).values.get("tokenizer.ggml.pre") != "smollm":
         return
     from tokenizers import pre_tokenizers

@@ -28,18 +28,14 @@ logger = logging.getLogger(__name__)
 
 MADE = "llf.json"
 MARGIN = 1.1
-"""Share of the weights' bytes that must be free on the disk: the tokenizer and the config are small."""
+"""Bytes that must be free on the disk, as a multiple of the weights'."""
 
 
 def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
     """Find the weights of a GGUF file in a dtype as a model folder; dequantize and keep them if they are not there.
 
-    They are made again if the file has another size or time, or with another version of the libraries that read it.
-    Before some are made, those of files that no longer exist are deleted.
-
-    Returns:
-        The folder, with config and safetensors; None if the disk has no room for it or it cannot be written, which is
-        logged: the file is then dequantized at each start.
+    They are made again if the file or a library that reads it has changed. None if they cannot be stored, which is
+    logged.
     """
     name = str(dtype).removeprefix("torch.")
     path = real_path(gguf)
@@ -75,7 +71,7 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
 
 
 def _identity(path: Path, dtype: str) -> dict[str, object]:
-    """What a folder is made from; another value means that it is made again."""
+    """What a folder is made from; it is made again if that changes."""
     try:
         import gguf  # noqa: F401 - version() would not say that it is missing
     except ImportError as error:
@@ -106,7 +102,6 @@ def _read(folder: Path) -> dict[str, object]:
 
 
 def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -> Path:
-    """Write the dequantized weights to a folder to work in."""
     ready = work / "ready"
     logger.info(f"Dequantizing {gguf.name} to {made['dtype']}, once for all starts …")
     with no_progress_bars(), cached_gguf_reader():
@@ -120,7 +115,6 @@ def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -
 
 
 def _forget_lost_files(base: Path) -> None:
-    """Delete the folders of GGUF files that no longer exist."""
     for folder in base.glob("*") if base.is_dir() else ():
         source = _read(folder).get("gguf")
         if isinstance(source, str) and not Path(source).exists():

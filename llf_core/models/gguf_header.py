@@ -1,4 +1,4 @@
-"""Reads the metadata of a GGUF file, without its weights and long lists (needs neither torch nor the gguf package)."""
+"""Reads the metadata of a GGUF file without torch or the package gguf."""
 
 from __future__ import annotations
 
@@ -24,17 +24,15 @@ BLOCKS = {
     18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
     26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
 }  # fmt: skip
-"""Values and bytes per block of each tensor type, as in `GGML_QUANT_SIZES` of the package gguf; newer types are not
-checked."""
+"""Values and bytes per block of each tensor type (`GGML_QUANT_SIZES` of the package gguf); newer ones are unchecked."""
 MIN_ENTRY_BYTES, MIN_TENSOR_BYTES = 13, 24
-"""Minimum number of bytes of a metadata entry, and of an entry in the list of tensors."""
 MAX_ENTRIES, MAX_TENSORS = 10_000, 1_000_000
 MAX_ITEMS = 4_000_000
-"""Maximum number of items in all lists of the metadata together; the largest vocabularies have two million."""
+"""Limit of all lists together; the largest vocabularies have two million items."""
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 2**20
 MAX_CONTEXT = 2**31
-"""Maximum context length; no model has a longer one."""
+"""No model has a longer context."""
 MAX_DEPTH = 8
 SIZES = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv", "vocab_size")
 REDOWNLOAD = "Copy or download it again."
@@ -45,8 +43,8 @@ class GgufHeader:
     """Metadata of a GGUF file.
 
     Attributes:
-        values: metadata by key, without lists, e.g. `general.architecture`, `general.license`.
-        shapes: shape of each tensor by name.
+        values: metadata by key, without lists, e.g. `general.architecture`.
+        shapes: shape of each tensor.
     """
 
     values: Mapping[str, Any]
@@ -54,13 +52,9 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read the metadata and the list of tensors (format versions 2 and 3, little-endian).
+    """Read the metadata and the list of tensors (format versions 2 and 3, little-endian; ggml's `docs/gguf.md`).
 
-    All sizes are checked against the size of the file, before a library allocates memory by them. The format is
-    specified in ggml's `docs/gguf.md`.
-
-    Returns:
-        The metadata without lists, and the shape of each tensor.
+    All sizes are checked against the size of the file, before a library allocates memory by them.
 
     Raises:
         ModelError: it is not a GGUF file, or it is truncated or damaged.
@@ -88,7 +82,6 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, int]]]:
-    """The header, and the type and offset of each tensor."""
     size = path.stat().st_size
     version, tensors, entries = _unpack(file, "<IQQ")
     if version not in VERSIONS:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointingChoice:
-    """Decision about gradient checkpointing."""
+    """Whether gradient checkpointing is on, and a sentence that says why."""
 
     on: bool
     reason: str
@@ -32,13 +32,11 @@ def choose_checkpointing(
 ) -> CheckpointingChoice:
     """Decide by the config, or by the memory forecast where the config leaves it open.
 
-    Checkpointing costs one more forward pass (arXiv 1604.06174), so it is off where a step without it fits in
-    `MEMORY_SHARE` of the free memory.
+    Checkpointing costs one more forward pass, so it is off where a step without it fits in `MEMORY_SHARE` of the free
+    memory.
 
     Args:
-        config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.
         baseline: memory forecast of a step without checkpointing; None if the model's sizes are unknown.
-        checkpointed: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
         available: free bytes, with the model loaded.
 
     Raises:
@@ -79,16 +77,10 @@ def choose_checkpointing(
 
 
 def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
-    """Enable checkpointing in every layer that the backward pass reaches.
+    """Enable checkpointing, after the method is applied, in every layer that the backward pass reaches.
 
-    Frozen layers below the first trained layer store nothing anyway. Reentrant checkpointing finds gradients only
-    through the input of a layer, so the input of the first trained layer is made to require gradients, and no input
-    below it.
-
-    Args:
-        model: after its method is applied; changed in place. PEFT would make the output of the embeddings require
-            gradients if it wrapped the model later, which would include the frozen layers in the backward pass.
-        config: for `use_reentrant_gc` and `gradient_checkpointing_kwargs`.
+    Reentrant checkpointing finds gradients only through the input of a layer, so that of the first trained layer is
+    made to require gradients, and no input below it.
     """
     options = {"use_reentrant": config.model.use_reentrant_gc} | (config.training.gradient_checkpointing_kwargs or {})
     base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -111,7 +103,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
 
 
 def _layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
-    """Layers that transformers checkpoints one by one; empty for architectures that checkpoint themselves."""
+    """Layers that transformers checkpoints one by one, if any."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

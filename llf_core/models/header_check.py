@@ -1,4 +1,4 @@
-"""Checks that a model's config and weights agree, from the files' headers, before any memory is allocated."""
+"""Checks that a model's config and weights agree, from the files' headers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ JSON_FILES = (
 )  # fmt: skip
 MAX_LABELS = 1_000_000
 MAX_PACKING = 16
-"""Maximum number of weights that one stored value can hold (2 bits each in an int32)."""
+"""Weights that one stored value can hold (2 bits each in an int32)."""
 MAX_SHARED_LAYERS = 1000
 """Layers that a model may have beyond its number of stored tensors: some models reuse weights in several layers."""
 MAX_CONTEXT = 2**31
-"""Maximum context length; no model has a longer one."""
+"""No model has a longer context."""
 MIN_SIZES = {
     "num_hidden_layers": 1, "hidden_size": 1, "vocab_size": 1, "num_attention_heads": 1, "num_key_value_heads": 0,
     "intermediate_size": 0, "head_dim": 0,
 }  # fmt: skip
-"""Smallest valid value of each size; 0 means that the model may do without it."""
+"""Smallest valid sizes; 0 means that the model may do without it."""
 SIZE_PRODUCTS = (
     ("vocab_size", "hidden_size"),
     ("hidden_size", "intermediate_size"),
@@ -41,17 +41,11 @@ COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention
 def check_sizes(folder: Path) -> None:
     """Refuse a model whose config asks for far more memory than its weights have, or whose files cannot be right.
 
-    Smaller differences of sizes are errors of the loader, which costs no memory. transformers allocates memory by the
-    config, so a wrong digit in it would exhaust the machine's memory. The files are checked on the way
-    (`check_text_files`, `read_config`, `stored_tensors`), and so are single values.
-
-    Args:
-        folder: contains `config.json` and the weights.
+    transformers allocates memory by the config. Smaller differences are errors of the loader, which cost no memory.
 
     Raises:
-        ModelError: a size exceeds what the weights allow; a value of the config is invalid; weights are integers
-            without a quantization_config; the config names a hub kernel; or a file is damaged, too large or not
-            regular, or may not be read.
+        ModelError: a size or value is invalid, weights are integers without a quantization_config, or a file is
+            damaged, too large, not regular or unreadable.
     """
     check_text_files(folder)
     config = read_config(folder)
@@ -97,12 +91,10 @@ def _odd_value(config: dict[str, Any]) -> str:
 
 
 def _large(labels: object) -> bool:
-    """Whether there are so many labels that transformers, which names each, would run out of memory."""
     return isinstance(labels, int) and labels > MAX_LABELS
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A config and its sub-configs (text, vision)."""
     yield config
     yield from (value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict))
 
@@ -139,15 +131,7 @@ def _shown(value: int) -> str:
 
 
 def damaged_json(folder: Path) -> str:
-    """Find a JSON file of the folder without a valid JSON object: libraries report one with a misleading error.
-
-    Args:
-        folder: folder of a model or adapter.
-
-    Returns:
-        Sentence that names the first such file, or the first that may not be read; empty if all are valid. What is
-        missing or no file, such as a broken link or a folder, is left out: `check_text_files` refuses broken links.
-    """
+    """Sentence that names the first JSON file of a folder that is invalid or unreadable; empty if all are valid."""
     try:
         for path in (folder / name for name in JSON_FILES):
             if path.is_file():

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
 INVALID_RESPONSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""Exceptions that the hub's client raises on a response that is an HTML page or unexpected JSON."""
+"""Errors of the hub's client on an HTML page or unexpected JSON."""
 WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
 
@@ -39,12 +39,9 @@ FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", 
 def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = True) -> ModelSource:
     """Find a hub's model in the cache, or download its config, safetensors and tokenizer.
 
-    Files are checked by name before the download, which may take long, and by content after it.
-
     Args:
-        name: hub id, `owner/name`.
-        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
-        weights: whether the weights are needed; if not, they may be missing and are not downloaded.
+        config: None for the defaults.
+        weights: whether the weights are needed; if not, they are not downloaded.
 
     Returns:
         The source, with the commit as its revision; of a mirror, a folder.
@@ -69,14 +66,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
 
 
 def hub_adapter(name: str, config: RunConfig) -> Path:
-    """Download an adapter from the hub. Files in the cache are reused, also when the hub does not answer.
-
-    An adapter has no config of a model, so the checks of `hub_model` do not apply. The files are not checked here.
-
-    Args:
-        name: hub id, `owner/name`; its revision `main` is used.
-        config: for `hub` and `cache_dir`, and for `adapter_folder`, whose files are downloaded where there are any.
-    """
+    """Download an adapter from the hub, with `adapter_folder`. Its files are not checked."""
     start = f"{(config.model.adapter_folder or '').strip('/')}/".lstrip("/")
 
     def choose(files: Iterable[str]) -> list[str]:
@@ -92,10 +82,7 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
 
 
 def _files_to_download(files: list[str], *, code: bool) -> list[str]:
-    """Select the files of a repository that loading needs, all from its top folder.
-
-    Repositories also have weights in other formats and results of tests, often larger than the model.
-    """
+    """Files in the top folder that loading needs; repositories also have other formats and results of tests."""
     top = [name for name in files if "/" not in name and not name.startswith(".")]
     kinds = FILE_TYPES + ((".py",) if code else ())
     if not any(name.endswith(".safetensors") for name in top):
@@ -106,7 +93,6 @@ def _files_to_download(files: list[str], *, code: bool) -> list[str]:
 def _snapshot(  # noqa: C901 - one branch for each kind of answer
     name: str, revision: str, config: RunConfig | None, choose: Callable[[Iterable[str]], list[str]]
 ) -> tuple[Path, str, str | None]:
-    """Folder, commit and license of a repository at a revision."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -169,7 +155,7 @@ def _meant(name: str, config: RunConfig | None) -> str:
 
 
 def _network_error() -> type[Exception]:
-    """Exception class of the hub's HTTP client for connection errors; the client differs between versions."""
+    """Base class of the HTTP client's errors, which differs between versions of the hub's library."""
     from huggingface_hub.errors import HfHubHTTPError
 
     found: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
@@ -214,7 +200,6 @@ def _short(error: BaseException) -> str:
 
 
 def _literal(file: str) -> str:
-    """Escape a file name, as a glob pattern that matches only this file."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file)
 
 

@@ -1,4 +1,4 @@
-"""Speeds up the imports of a process that loads a model: hides or defers modules that the run never uses."""
+"""Speeds up the imports of a process that loads a model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
 
 def prepare_imports() -> None:
-    """Start what can be done before torch and transformers are imported. Call it first in a process that loads a model.
-
-    On Linux, torch's libraries are loaded in a thread, meanwhile the process reads its config.
-    """
+    """Start what can be done before torch and transformers are imported. Call it first in the process."""
     from llf_core.models.model_files import cache_import_structure
 
     if "torch" not in sys.modules and sys.platform == "linux":
@@ -39,7 +36,7 @@ def prepare_imports() -> None:
 
 
 def _load_torch() -> None:
-    """Load torch's shared libraries without holding the GIL. Takes 0.15 s, or seconds with CUDA."""
+    """Takes 0.15 s, or seconds with CUDA, without holding the GIL."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return
@@ -54,12 +51,11 @@ def _load_torch() -> None:
 def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
-    Modules that the run does not use are hidden or deferred, which shortens the start. Quantizers are hidden, because
-    PEFT and transformers import them, and a compiler with them, wherever they are installed. The garbage collector
-    pauses, and never looks at what exists afterwards, which lives as long as the process.
+    Modules that the run does not use, such as quantizers, are hidden or deferred. The garbage collector pauses, and
+    never looks at what exists afterwards.
 
     Args:
-        config: config of the run; None if it cannot be read, so that nothing will be trained.
+        config: None if it cannot be read, so that nothing will be trained.
     """
     collecting = gc.isenabled()
     gc.disable()  # garbage collection during the imports takes half a second and finds nothing
@@ -84,18 +80,12 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
 
 
 def quantizer_modules() -> set[str]:
-    """Names of the packages that only quantizers import; a run without one skips their imports.
-
-    The package `kernels` is none of them, since transformers loads other things with it too.
-    """
+    """Names of the packages that only quantizers import, which does not include `kernels`."""
     return {module for one in QUANTIZERS.values() for module in one.modules.values()} - {"kernels"}
 
 
 def needed_quantizers(config: RunConfig) -> set[str]:
-    """Packages of quantizers that a run may need; the imports of the others are skipped.
-
-    They are needed for quantized weights, for some optimizers, and possibly for a model whose config is not available.
-    """
+    """Packages of quantizers that a run may need: for quantized weights, some optimizers, or an unknown config."""
     needed = quantizer_modules().intersection(optimizer_packages(config))
     if config.model.quantization_bit is not None:
         needed.update(quantizer_of(config).modules.values())
@@ -111,7 +101,7 @@ def needed_quantizers(config: RunConfig) -> set[str]:
 
 
 def _stored_config(config: RunConfig) -> dict[str, object] | None:
-    """The model's `config.json`, if it is on this disk and is a JSON object; else None."""
+    """The model's `config.json`; None if it is not on this disk or no JSON object."""
     name = config.model.model_name_or_path
     from llf_core.config.model import EMBEDDED
 
@@ -126,7 +116,7 @@ def _stored_config(config: RunConfig) -> dict[str, object] | None:
 
 
 def _config_file(config: RunConfig) -> Path | None:
-    """Path of the model's `config.json` on this disk; None for a GGUF file, which has none."""
+    """None for a GGUF file."""
     name = config.model.model_name_or_path
     if Path(name).is_dir():
         return Path(name) / "config.json"

@@ -1,5 +1,3 @@
-"""The memory that a process with a model uses."""
-
 from __future__ import annotations
 
 import resource
@@ -11,14 +9,7 @@ if TYPE_CHECKING:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Memory of this process in bytes, for the metric `memory` of a run and the state of a chat.
-
-    Args:
-        device: the model's device; a machine may have a GPU that the process does not use.
-
-    Returns:
-        Peak allocated memory on CUDA, else the resident set of this process (its peak without /proc).
-    """
+    """Memory of this process in bytes: peak allocated on CUDA, else its resident set (the peak of it without /proc)."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Downloads models and adapters from ModelScope and Modelers into a cache of LLF's own."""
+"""Downloads models and adapters from ModelScope and Modelers into LLF's own cache."""
 
 from __future__ import annotations
 
@@ -36,22 +36,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS = 10.0
-"""How long a mirror may be silent."""
+"""Timeout of a connection."""
 TRIES = 3
 PARTIAL = 206
-"""HTTP status of an answer with a part of a file."""
 
 
 def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool) -> ModelSource:
-    """Find a mirror's model in the cache, or download it, as `hub_model` does with the Hugging Face Hub.
-
-    Where the Hugging Face Hub cannot be reached, models come from there.
-
-    Args:
-        name: id of the model, `owner/name`.
-        config: for `hub`, `model_revision`, `cache_dir` and `allow_pickle`.
-        choose: the files to download, from all of them; it refuses a repository without usable files.
-    """
+    """Find a mirror's model in the cache, or download the files that `choose` selects, as `hub_model` does."""
     folder = mirror_folder(name, config.model.model_revision, config, choose)
     files = [file.name for file in folder.iterdir()]
     check_files(name, files, allow_pickle=config.model.allow_pickle, weights=weights)
@@ -64,15 +55,10 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
 def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -> Path:
     """Download files of a repository; those in the cache that have not changed are kept.
 
-    An interrupted download is continued, since a file may have gigabytes; a second process waits for the first.
+    An interrupted download is continued; a second process waits for the first.
 
     Args:
-        name: id of the repository, `owner/name`.
         revision: branch, tag or commit; `main` is the mirror's own main branch.
-        config: for `hub` and `cache_dir`.
-
-    Raises:
-        ModelError: see `mirror_model`.
     """
     mirror = mirror_of(config.model.hub)
     if mirror is None or not may_be_hub_id(name) or "/" not in name or not REVISION.fullmatch(revision):
@@ -111,7 +97,6 @@ def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -
 
 
 def _cached(folder: Path, mirror: Mirror, name: str, error: Exception) -> Path:
-    """The files of an earlier download, where a mirror does not answer."""
     if _listing(folder):
         logger.info(f"Using the cached copy of {name}, since {mirror.shown} does not answer.")
         return folder
@@ -139,7 +124,7 @@ def _refusal(mirror: Mirror, name: str, revision: str, status: int) -> str:
 
 
 def _download(mirror: Mirror, name: str, revision: str, file: MirrorFile, path: Path) -> None:
-    """Download a file; a part of an interrupted download is continued, and the whole is compared by its checksum."""
+    """Download a file, or the rest of it, and compare the whole by its checksum."""
     address = f"{mirror.endpoint}/{mirror.file_path(name, revision, file.name)}"
     part = path.with_name(f".{path.name}.part")
     why = "the connection ended early"
@@ -166,7 +151,7 @@ def _download(mirror: Mirror, name: str, revision: str, file: MirrorFile, path: 
 
 
 def _receive(address: str, headers: Mapping[str, str], part: Path, most: int) -> None:
-    """Append the rest of a file to what is there of it, at most `most` bytes and one piece together."""
+    """At most `most` bytes and one chunk together."""
     from huggingface_hub.utils import get_session
 
     start = part.stat().st_size if part.is_file() else 0

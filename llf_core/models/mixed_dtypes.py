@@ -1,5 +1,3 @@
-"""Forward passes of models whose weights have more than one dtype."""
-
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -12,14 +10,9 @@ if TYPE_CHECKING:
 
 
 def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[object]:
-    """Context manager for a forward pass of a model whose weights have half and full precision, outside of the Trainer.
+    """Autocast to the half-precision dtype of a model that has full-precision weights too, outside of the Trainer.
 
-    During training, trained weights are float32 and a frozen base is bfloat16; without autocast a product of both
-    fails.
-
-    Returns:
-        Autocast to the half-precision dtype (bfloat16 or float16) that some of the floating-point weights have; a null
-        context if none has one, or all have the same. Quantized weights of integers do not count.
+    A null context if all floating-point weights have one dtype.
     """
     import torch
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SETTINGS = "mixture_of_depths"
 """Key of a model's config that describes its routers: `{"capacity": 0.125, "layers": [1, 3]}`."""
 ROUTER = "mod_router"
-"""Name of the router inside its block."""
 ROUTING = "mod_routing"
 """Attribute of a routed block with the `Routing` of its model."""
 STORED = re.compile(rf"(?P<block>(?P<list>.+)\.(?P<layer>\d+))\.{ROUTER}\.(?P<part>weight|bias)")
@@ -34,10 +33,10 @@ STORED = re.compile(rf"(?P<block>(?P<list>.+)\.(?P<layer>\d+))\.{ROUTER}\.(?P<pa
 
 @dataclass(frozen=True)
 class RoutingSettings:
-    """What a model's config says about its routers.
+    """A model's routers.
 
     Attributes:
-        capacity: share of the tokens of each document that pass a routed block in training, above 0 and at most 1.
+        capacity: share of the tokens of each document that pass a routed block in training, in (0, 1].
         layers: indices of the routed blocks.
     """
 
@@ -45,14 +44,12 @@ class RoutingSettings:
     layers: tuple[int, ...]
 
     def json(self) -> dict[str, object]:
-        """As it stands in the model's config, from which `read_settings` restores it."""
+        """Entry of the model's config, from which `read_settings` restores it."""
         return {"capacity": self.capacity, "layers": list(self.layers)}
 
 
 def read_settings(config: object) -> RoutingSettings | None:
-    """What a model's config says about its routers; None if it has none, or says false.
-
-    Loading needs it, since transformers builds the model without routers.
+    """Routers that a model's config describes; None if it has none.
 
     Raises:
         ModelError: the entry is not one that LLF writes.
@@ -73,13 +70,12 @@ def read_settings(config: object) -> RoutingSettings | None:
 
 @dataclass(frozen=True)
 class RouterLoss:
-    """Auxiliary loss of the routers in a forward pass, and how well they tell their own choice.
+    """Auxiliary loss of the routers in a forward pass, scalars.
 
     Attributes:
-        total: float32 or float64 scalar with a graph: binary cross-entropy, summed over tokens and averaged over
-            routers.
-        agreeing: float32 scalar: tokens that generation would send the same way, averaged over routers.
-        tokens: int64 scalar: number of tokens.
+        total: float32 or float64 with a graph: binary cross-entropy, summed over tokens, averaged over routers.
+        agreeing: float32: tokens that generation would send the same way, averaged over routers.
+        tokens: int64: number of tokens.
     """
 
     total: Tensor
@@ -89,11 +85,11 @@ class RouterLoss:
 
 @dataclass(eq=False)
 class Routing:
-    """What the routed blocks of a model share.
+    """State that the routed blocks of a model share.
 
     Attributes:
-        batch: arguments `BATCH` of the decoder in the current forward pass, tensors or None; empty before the first.
-        documents: of the current batch, once a router has asked; None before.
+        batch: arguments `BATCH` of the decoder in the current forward pass; empty before the first.
+        documents: of the current batch, found by the first router.
         losses: `(loss, agreeing)` of each router in the current forward pass, scalars; only in training.
     """
 
@@ -103,30 +99,18 @@ class Routing:
     losses: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Remember what a batch is made of: a forward pre-hook of the decoder.
-
-        Routers choose within each document, and blocks are not told where the documents are.
-        """
+        """Forward pre-hook of the decoder, whose blocks do not get the arguments that separate documents."""
         if args:
             kwargs = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         self.batch = {key: kwargs.get(key) for key in BATCH}
         self.documents, self.losses = None, []
 
     def choose(self, weights: Tensor, *, training: bool) -> Tensor:
-        """Choose the tokens that pass a block, and in training add the auxiliary loss of its router.
+        """Choose the tokens that pass a block from `weights` `[batch, seq]`: `[batch, seq]`, bool.
 
-        In training these are the tokens of each document with the highest weights. Otherwise a token passes if its
-        weight is above 0, which no later token changes: its sigmoid, the probability that the auxiliary loss trains, is
-        then above ½.
-
-        Args:
-            weights: `[batch, seq]`, of the router.
-
-        Returns:
-            `[batch, seq]`, bool.
-
-        Source:
-            arXiv 2404.02258, section 3.5, the first method.
+        In training these are the tokens of each document with the highest weights, and the router's auxiliary loss is
+        added. Otherwise a token passes if its weight is above 0 (sigmoid above ½), which no later token changes: arXiv
+        2404.02258, section 3.5, the first method.
         """
         import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
@@ -143,8 +127,7 @@ class Routing:
     def take_loss(self) -> RouterLoss | None:
         """Auxiliary loss of the last forward pass in training, to be taken before its backward pass; None without one.
 
-        Source:
-            arXiv 2404.02258, section 3.5: the router's outputs are logits, its own choice is the target.
+        The router's outputs are logits, its own choice is the target (arXiv 2404.02258, section 3.5).
         """
         import torch
 
@@ -157,26 +140,22 @@ class Routing:
 
 
 def routing_of(model: nn.Module) -> Routing | None:
-    """The routing of a model with routed blocks, wrapped or not; None of any other model.
-
-    It has the auxiliary loss of a training step; and a model with it needs LLF to be loaded, and keeps no cache.
-    """
+    """The routing of a model with routed blocks, wrapped or not; None of any other model."""
     return next((vars(module)[ROUTING] for module in model.modules() if ROUTING in vars(module)), None)
 
 
 def routers_of(model: nn.Module) -> list[nn.Module]:
-    """The routers of a model, in the order of its layers, to train them with their blocks; empty without any."""
+    """The routers of a model, in the order of its layers."""
     return [module.get_submodule(ROUTER) for module in model.modules() if ROUTING in vars(module)]
 
 
 def attach_routers(model: PreTrainedModel, blocks: str, settings: RoutingSettings) -> None:
-    """Give blocks of a model a router each. Its config then says so, and that it keeps no cache of keys and values.
+    """Give blocks of a decoder-only model a router each, in place. The config then has them, and turns off the cache.
 
     A new router gives each token the weight 1: outside of training the model computes what it did before, and training
     begins with the first tokens of each document.
 
     Args:
-        model: a decoder-only model of transformers; changed in place.
         blocks: name of the list of its blocks, such as `model.layers`.
 
     Raises:
@@ -210,10 +189,7 @@ def attach_routers(model: PreTrainedModel, blocks: str, settings: RoutingSetting
 
 
 def restore_routers(model: PreTrainedModel, folder: Path | str) -> bool:
-    """Give a loaded model the routers that its folder has: plain transformers leaves them out.
-
-    Args:
-        model: loaded from `folder`; changed in place.
+    """Give a loaded model the routers that its folder has, in place: plain transformers leaves them out.
 
     Raises:
         ModelError: the config names routers whose weights are missing, damaged or do not fit.
@@ -251,7 +227,6 @@ def restore_routers(model: PreTrainedModel, folder: Path | str) -> bool:
 
 
 def _stored_routers(folder: Path | str) -> dict[str, Tensor]:
-    """Tensors of routers by name, from the safetensors of a folder."""
     from pathlib import Path
 
     from safetensors import SafetensorError, safe_open
@@ -268,16 +243,9 @@ def _stored_routers(folder: Path | str) -> dict[str, Tensor]:
 
 
 def router_weights(router: nn.Linear, hidden: Tensor) -> Tensor:
-    """Weights of the tokens, in float32 or wider, since rounding would change the order of close ones.
+    """Router weights `[batch, seq]` of hidden states `[batch, seq, hidden]`, in float32 or wider.
 
-    Args:
-        hidden: `[batch, seq, hidden]`.
-
-    Returns:
-        `[batch, seq]`, float32, or float64 for hidden states of this dtype.
-
-    Source:
-        arXiv 2404.02258, section 3.4: a linear projection of the token's embedding.
+    Rounding would change the order of close ones. A linear projection: arXiv 2404.02258, section 3.4.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -288,14 +256,9 @@ def router_weights(router: nn.Linear, hidden: Tensor) -> Tensor:
 
 
 def routed_forward(self: Any, *args: Any, **kwargs: Any) -> object:
-    """Forward of a routed block: the tokens that its router chooses pass the block, the others skip it.
+    """Forward of a routed block: the chosen tokens pass the block, the others skip it (arXiv 2404.02258, eq. 1).
 
-    Args:
-        *args: arguments of the block's own forward; the first are the hidden states `[batch, seq, hidden]`.
-        **kwargs: arguments of the block's own forward, or the hidden states as `hidden_states`.
-
-    Source:
-        arXiv 2404.02258, equation 1.
+    The first argument or `hidden_states` is `[batch, seq, hidden]`.
     """
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     _refuse_cache(args, kwargs)

@@ -1,4 +1,4 @@
-"""Caches which names the model files of transformers export; transformers parses all of them on every import."""
+"""Caches which names the model files of transformers export."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ INSTALLED = {"site-packages", "dist-packages"}
 def cache_import_structure() -> None:
     """Make a later import of transformers read the exports of its model files from a cache in `LLF_HOME/cache`.
 
-    transformers parses all of these files twice on every import. The cache is computed by transformers' own parser,
-    once per installed version; an editable installation is parsed every time.
+    transformers parses all of these files twice on every import. The cache is made once per installed version; an
+    editable installation is parsed every time.
     """
     if "transformers" not in sys.modules and not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -52,7 +52,6 @@ class _Finder:
 
 
 def _patch(module: ModuleType) -> None:
-    """Patch a module so that it parses the files once for all processes."""
     read: Callable[[object], dict[object, object]] | None = getattr(module, READER, None)
     package = Path(str(module.__file__)).parent.parent
     if read is None or not INSTALLED & set(package.parts):
@@ -103,15 +102,11 @@ def _store(package: Path, structure: dict[object, object]) -> dict[str, object]:
 
 
 def encode_structure(structure: dict[Any, Any]) -> dict[str, Any]:
-    """Convert an import structure to JSON, to store it.
+    """Convert an import structure to a JSON object for `decode_structure`.
 
     Args:
-        structure: import structure of a folder. Maps each set of required libraries to modules and their exports, and
-            each subfolder to its own structure: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama":
-            {…}}`.
-
-    Returns:
-        A JSON object for `decode_structure`.
+        structure: maps each set of required libraries to modules and their exports, and each subfolder to its own
+            structure: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama": {…}}`.
     """
     needs = [
         [sorted(key), {name: sorted(names) for name, names in modules.items()}]
@@ -125,10 +120,6 @@ def encode_structure(structure: dict[Any, Any]) -> dict[str, Any]:
 
 
 def decode_structure(exports: dict[str, Any]) -> dict[Any, Any]:
-    """Convert JSON back to an import structure. Each call returns a new one, since transformers modifies it.
-
-    Args:
-        exports: from `encode_structure`.
-    """
+    """Convert JSON back to an import structure, a new one each time, since transformers modifies it."""
     needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
     return {**needs, **{name: decode_structure(one) for name, one in exports["folders"].items()}}

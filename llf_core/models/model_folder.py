@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
 MAX_LIST_BYTES = 128 << 20
-"""Size limit of a file that lists tokens or weights; the largest `tokenizer.json` have 80 million bytes."""
+"""The largest `tokenizer.json` have 80 million bytes."""
 SETTINGS_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "adapter_config.json", "chat_template.jinja",
@@ -29,13 +29,9 @@ NON_WEIGHT_FILES = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_st
 
 
 def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
-    """Sort file names into safetensors, pickles and GGUF files, which are loaded in different ways.
+    """Sort file names of a model's top folder into safetensors, pickles and GGUF files.
 
-    Args:
-        names: file names relative to a model's folder. Subfolders, adapters and hidden files are ignored.
-
-    Returns:
-        Names of the safetensors, pickles and GGUF files, sorted. A Trainer's pickles, such as `optimizer.pt`, are none.
+    Adapters, hidden files and a Trainer's pickles, such as `optimizer.pt`, are left out.
     """
     top = sorted(name for name in names if "/" not in name and not name.startswith(("adapter_model", ".")))
     safe = [name for name in top if name.endswith(".safetensors")]
@@ -44,10 +40,9 @@ def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]
 
 
 def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights: bool = True) -> None:
-    """Refuse a folder that cannot be loaded as a model, by its file names, before anything is downloaded or read.
+    """Refuse a folder that cannot be loaded as a model, by its file names.
 
     Args:
-        allow_pickle: the config's `allow_pickle`.
         weights: whether weights are needed; not where training starts with random ones.
 
     Raises:
@@ -85,16 +80,12 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights:
 
 
 def check_shards(folder: Path) -> None:
-    """Check that the index of a sharded model names existing safetensors files of the same folder.
+    """Check that the index of a sharded model, if there is one, names existing safetensors files of the folder.
 
-    An incomplete copy is common, and transformers reports it only after loading the other files.
-
-    Args:
-        folder: folder of the model; without an index nothing is checked.
+    transformers reports a missing one only after loading the others.
 
     Raises:
-        ModelError: the index is not valid or may not be read; or names the first file that is missing or no safetensors
-            file.
+        ModelError: the index is invalid, or a file is missing or no safetensors file.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -124,8 +115,7 @@ def check_text_files(folder: Path) -> None:
     Libraries would wait for a pipe forever, or read all of a huge file into memory.
 
     Raises:
-        ModelError: a file is not regular, is too large, is a broken link, or may not be read; names the file and what
-            was expected.
+        ModelError: a file is not regular, too large, unreadable or a broken link.
     """
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEXT_SUFFIXES) and not path.is_dir():
@@ -136,7 +126,7 @@ def check_text_files(folder: Path) -> None:
 
 
 def _opened(path: Path) -> int:
-    """Open a text file of a model's folder. Links are followed, since a hub's cache consists of links."""
+    """Links are followed, since a hub's cache consists of links."""
     most = MODEL_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
     try:
         descriptor = open_file(path.resolve())
@@ -152,13 +142,10 @@ def _opened(path: Path) -> int:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a model's folder, which may be untrusted.
-
-    Args:
-        path: the file; a link is followed, since a hub's cache consists of links.
+    """Read a JSON object from a file of an untrusted model's folder.
 
     Raises:
-        ModelError: the file contains anything else, is not a regular file, is too large, or may not be read.
+        ModelError: the file contains anything else, is not a regular file, too large or unreadable.
     """
     descriptor = _opened(path)
     try:
@@ -176,11 +163,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the folder's `config.json` and refuse settings that would make transformers download code.
 
-    Code from the network does not run without the user's consent.
-
     Raises:
-        ModelError: it is not a JSON object, may not be read, or names a kernel that transformers would download from a
-            hub and run, which no config of a run can allow.
+        ModelError: it is not a JSON object, unreadable, or names a hub kernel, which no config of a run can allow.
     """
     path = folder / "config.json"
     config = read_json_object(path)
@@ -205,11 +189,7 @@ def _implementations(config: dict[str, object]) -> Iterator[str]:
 
 
 def card_license(folder: Path) -> str | None:
-    """License named in the front matter of the model card, for the card of the result.
-
-    Returns:
-        The license as its author names it; None if no card can be read, or it names none.
-    """
+    """License in the front matter of the model card; None if there is none."""
     card = folder / "README.md"
     if not leads_to_file(card):
         return None

@@ -1,5 +1,3 @@
-"""Where a model's files are."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,10 +16,10 @@ class ModelSource:
     Attributes:
         name: as in the config: the name of the embedded model, a path or a hub id.
         path: folder with config, weights and tokenizer; for `gguf` the file itself.
-        revision: commit of a hub's model; None for other models.
-        sha256: checksum of the file that the model was converted from, where it was verified; else None.
-        license: as its author names it, e.g. `apache-2.0`. None if unknown.
-        portable_name: base model name by which others can load an adapter: a hub id or a path outside `LLF_HOME`. If
+        revision: commit of a hub's model.
+        sha256: verified checksum of the file that the model was converted from.
+        license: as its author names it, e.g. `apache-2.0`.
+        portable_name: name by which others can load the base of an adapter: a hub id or a path outside `LLF_HOME`. If
             None, the result is saved as a whole model.
     """
 
@@ -35,10 +33,10 @@ class ModelSource:
 
     @property
     def folder(self) -> Path:
-        """Folder to load from: `from_pretrained` takes a GGUF file by its folder and name."""
+        """Folder to load from, for `gguf` the file's."""
         return self.path.parent if self.kind == "gguf" else self.path
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """Arguments of `from_pretrained` of a tokenizer or a config, besides the folder, such as a GGUF file's name."""
+        """Further arguments of `from_pretrained` of a tokenizer or a config."""
         return {"gguf_file": self.path.name} if self.kind == "gguf" else {}

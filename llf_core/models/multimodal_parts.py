@@ -14,24 +14,21 @@ if TYPE_CHECKING:
 
 LANGUAGE, TOWER, PROJECTOR = "language_model", "vision_tower", "multi_modal_projector"
 FREEZES = {LANGUAGE: "freeze_language_model", TOWER: "freeze_vision_tower", PROJECTOR: "freeze_multi_modal_projector"}
-"""Key that freezes each part."""
 PROJECTORS = (
     "multi_modal_projector", "mm_projector", "projector", "connector", "aligner", "merger", "embed_vision",
     "embed_audio", "vision_projection", "language_projection", "image_to_text_projection", "high_res_vision_proj",
     "qformer", "vision_resampler", "audio_tower.proj",
 )  # fmt: skip
-"""Names of projectors in transformers' models, also inside an encoder; the other modules outside the language model
-are encoders. Qwen3-VL's `deepstack_merger_list` counts as its encoder, as in LLaMA-Factory."""
+"""Names of projectors in transformers' models, also inside an encoder; all else outside the language model is encoders.
+
+Qwen3-VL's `deepstack_merger_list` counts as its encoder, as in LLaMA-Factory.
+"""
 
 
 def multimodal_parts(model: PreTrainedModel) -> dict[str, str]:
-    """Find the encoders and projectors of a multimodal model, which `freeze_vision_tower` and its like select.
+    """`TOWER` or `PROJECTOR` by the path of each module outside the decoder and its head; empty for a text-only model.
 
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-
-    Returns:
-        `TOWER` or `PROJECTOR` by the path of each module outside the decoder and its head; empty for a text-only model.
+    The model is not wrapped yet.
     """
     if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
         return {}
@@ -46,14 +43,10 @@ def multimodal_parts(model: PreTrainedModel) -> dict[str, str]:
 
 
 def choose_parts(model: PreTrainedModel, config: RunConfig) -> None:
-    """Record on a model which of its parts are trained. A method calls it before it selects parameters.
-
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-        config: for `freeze_vision_tower`, `freeze_multi_modal_projector` and `freeze_language_model`.
+    """Record on a model, not wrapped yet, which of its parts are trained, before a method selects parameters.
 
     Raises:
-        ModelError: the language model is frozen, and the model has no part besides that is trained.
+        ModelError: the language model is frozen, and nothing else is trained.
     """
     trained = {part for part, key in FREEZES.items() if not getattr(config.method, key)}
     there = set(multimodal_parts(model).values())
@@ -68,16 +61,9 @@ def choose_parts(model: PreTrainedModel, config: RunConfig) -> None:
 
 
 def frozen_modules(model: PreTrainedModel) -> list[str]:
-    """List the modules of the parts that stay frozen, and get no adapter.
+    """Paths of the modules of the parts that stay frozen, and get no adapter; without `choose_parts`, all but language.
 
-    Encoders have modules of the same names as the language model, by which targets of adapters are found.
-
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped; without `choose_parts`, all encoders and projectors are frozen.
-
-    Returns:
-        Paths of modules. Each stands for the parameters of that module itself: a projector inside a frozen encoder may
-        be trained, whose path is not among them. Empty for a text-only model, unless its language model is frozen.
+    Each stands for the module's own parameters: a projector inside a frozen encoder may be trained.
     """
     trained, parts = trained_parts(model), multimodal_parts(model)
     found = [name for name, part in parts.items() if part not in trained]
@@ -89,9 +75,6 @@ def frozen_modules(model: PreTrainedModel) -> list[str]:
 
 
 def trained_parts(model: nn.Module) -> frozenset[str]:
-    """Parts of a model that are trained: `LANGUAGE` alone, unless `choose_parts` has recorded others.
-
-    Methods freeze the other parts, and gradient checkpointing must reach the ones that are trained.
-    """
+    """Parts of a model that are trained: `LANGUAGE` alone, unless `choose_parts` has recorded others."""
     parts: frozenset[str] = getattr(model, "llf_trained_parts", frozenset((LANGUAGE,)))
     return parts

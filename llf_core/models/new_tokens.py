@@ -1,5 +1,3 @@
-"""Adds tokens to a tokenizer, and their embeddings to its model."""
-
 from __future__ import annotations
 
 import math
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 PAD_MULTIPLE = 64
-"""Rows of a resized embedding of a whole model are a multiple of this, as in LLaMA-Factory, for faster products."""
+"""Row multiple of a whole model's resized embedding, as in LLaMA-Factory, for faster products."""
 NOISY = frozenset({"noise_init", "desc_init_w_noise"})
 DESCRIBED = frozenset({"desc_init", "desc_init_w_noise"})
 MOST_LISTED = 5
@@ -33,7 +31,7 @@ class NewRows:
 
     Attributes:
         ids: their token ids.
-        known: tokens that the config asks for and the tokenizer had already.
+        known: requested tokens that the tokenizer had already.
     """
 
     tokens: tuple[NewToken, ...] = ()
@@ -41,11 +39,7 @@ class NewRows:
     known: tuple[str, ...] = ()
 
     def text(self, initialization: str) -> str:
-        """What was added and how it begins, as sentences for the log; empty if nothing was asked for.
-
-        Args:
-            initialization: `init_special_tokens`.
-        """
+        """What was added and how it is initialized, as sentences for the log; empty if nothing was requested."""
         parts = []
         if self.tokens:
             listed = _listed([f"{token.text} ({number})" for token, number in zip(self.tokens, self.ids, strict=True)])
@@ -58,14 +52,10 @@ class NewRows:
 
 
 def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, further: Sequence[NewToken] = ()) -> NewRows:
-    """Add the tokens that a config asks for to a tokenizer; `add_rows` then gives them embeddings.
+    """Add the tokens that a config requests (`requested_tokens`); `add_rows` then gives them embeddings.
 
     Args:
-        config: names the tokens, see `requested_tokens`.
         further: tokens that are added before them, as of an adapter that is continued.
-
-    Returns:
-        The tokens that were added.
 
     Raises:
         ModelError: the tokens of the config are not valid.
@@ -90,7 +80,7 @@ def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, furthe
 def tokens_of_adapter(tokenizer: PreTrainedTokenizerBase, stored: PreTrainedTokenizerBase, name: str) -> list[NewToken]:
     """Tokens that the tokenizer saved with an adapter has and its base has not, in the order of their ids.
 
-    Added in this order they get the same ids again, for which the adapter has trained rows.
+    Added in this order they get the ids again for which the adapter has trained rows.
 
     Raises:
         ModelError: the adapter's tokenizer is not that of the base with further tokens behind it.
@@ -111,24 +101,18 @@ def tokens_of_adapter(tokenizer: PreTrainedTokenizerBase, stored: PreTrainedToke
 def add_rows(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, added: NewRows, config: RunConfig
 ) -> PreTrainedModel:
-    """Give the new tokens of a tokenizer rows in the embedding and the output head of its model.
+    """Give the new tokens of a tokenizer rows in the embedding and the output head of its model, in place.
 
-    Rows that a model has without a token of the tokenizer are used first. If they do not suffice, the embedding is
-    resized: of a model that is saved whole, to a multiple of 64 rows. Beside an adapter there are exactly as many as
-    tokens, as `AutoPeftModelForCausalLM` makes them where it loads the result.
+    Spare rows are used first. Then the embedding is resized: of a model that is saved whole, to a multiple of 64 rows;
+    beside an adapter to exactly the number of tokens, as `AutoPeftModelForCausalLM` makes them.
 
-    The row of a token begins as the mean of those of all tokens that the tokenizer had (`mean_init`), or of the tokens
-    of its description (`desc_init`). `noise_init` and `desc_init_w_noise` add values from N(0, 1/d), which have the
-    standard deviation 1/√d, where d is the hidden size, as LLaMA-Factory (`_noisy_mean_initialization`). A token
-    without a description begins with the mean. An output head of its own begins with its own rows in the same way. The
-    draws depend on `seed` alone.
-
-    Args:
-        model: changed in place; on the device `meta` rows are added without values.
-        config: for `init_special_tokens`, `seed`, `resize_vocab` and the method.
+    A row is initialized as the mean of the old rows (`mean_init`), or of the tokens of its description, if it has one
+    (`desc_init`). `noise_init` and `desc_init_w_noise` add values from N(0, 1/d), where d is the hidden size, as
+    LLaMA-Factory (`_noisy_mean_initialization`). An untied output head gets its own rows in the same way. The draws
+    depend on `seed` alone.
 
     Returns:
-        The model; its attribute `llf_new_rows` tells the new rows.
+        The model; its attribute `llf_new_rows` has the new rows. On the device `meta` they have no values.
 
     Raises:
         ModelError: the embedding of the model cannot be resized, or a description has no tokens.
@@ -213,7 +197,7 @@ def _described(tokenizer: PreTrainedTokenizerBase, tokens: Mapping[int, NewToken
 
 
 def _starts(weight: Tensor, ids: Sequence[int], known: Tensor, described: Mapping[int, list[int]]) -> Tensor:
-    """Where the new rows begin without noise, `[new, d]` in float32."""
+    """Initial values of the new rows without noise, `[new, d]` in float32."""
     import torch
 
     mean = _mean(weight, known)
@@ -222,7 +206,7 @@ def _starts(weight: Tensor, ids: Sequence[int], known: Tensor, described: Mappin
 
 
 def _mean(weight: Tensor, ids: Tensor) -> Tensor:
-    """Mean of some rows of a matrix, in float32; the first rows are not copied for it."""
+    """Mean of some rows of a matrix, in float32; leading rows are not copied for it."""
     import torch
 
     contiguous = bool(len(ids)) and int(ids[-1]) == len(ids) - 1 and bool((ids == torch.arange(len(ids))).all())

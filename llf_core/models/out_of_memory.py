@@ -1,5 +1,3 @@
-"""Recognizes errors of memory that could not be allocated, on any device."""
-
 from __future__ import annotations
 
 import errno
@@ -17,10 +15,9 @@ SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated, on any device, so that less at once may help.
+    """Whether an error says that memory could not be allocated, on any device.
 
-    A `RuntimeError` counts by its message, since torch raises a plain one where it has no error of its own, and so does
-    an error of safetensors.
+    A `RuntimeError` of torch and an error of safetensors count by their message.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Counts parameters and their bytes, and finds quantized weights and experts that are stored in one parameter."""
+"""Counts parameters and their bytes, and finds quantized weights and fused experts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 QUANTIZED_TENSORS = {"torchao", "optimum"}
-"""Packages whose quantized weights are classes of tensors that call themselves by the dtype they are unpacked to."""
+"""Packages whose quantized tensors report the dtype they are unpacked to."""
 PACKED_NAMES = ("W_q", "qweight", "codes", "weight")
-"""Names of the packed weight in the layers of HQQ, of GPTQ and AWQ, of AQLM, and of the others."""
+"""Names of the packed weight in layers of HQQ, of GPTQ and AWQ, of AQLM, and of others."""
 EXPERT_DIMS = 3
 MATRIX_DIMS = 2
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Count the parameters of a model. Tied weights count once; 4-bit weights count unpacked.
-
-    `numel` alone would halve a quantized model, since two 4-bit weights are stored in one byte.
-
-    Args:
-        model: any module, wrapped by PEFT or not.
-    """
+    """Number of all and of trained parameters. Tied weights count once; 4-bit weights count unpacked."""
     total = trainable = 0
     for parameter in model.parameters():
         count = parameter_size(parameter)
@@ -35,60 +29,40 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def parameter_size(parameter: nn.Parameter) -> int:
-    """Number of values of a parameter of any shape; packed weights count unpacked, since a byte stores several of them.
-
-    Args:
-        parameter: of a model, quantized or not.
-    """
+    """Number of values of a parameter of any shape, quantized or not; packed weights count unpacked."""
     return math.prod(unpacked_shape(parameter))
 
 
 def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of the weight that a parameter stands for; of a packed one, that of the weight as it was.
-
-    The architecture of a quantized model is derived from it, as its packed bytes have another shape.
-    """
+    """Shape of a weight; of a packed one, its shape before."""
     packed = getattr(parameter, "quant_state", None)
     return tuple(getattr(parameter, "unpacked_shape", parameter.shape) if packed is None else packed.shape)
 
 
 def is_packed(tensor: Tensor) -> bool:
-    """Whether a weight is quantized, so that it cannot be read, cast or changed like ordinary numbers.
+    """Whether a weight of any shape is quantized, so that it cannot be read, cast or changed like ordinary numbers.
 
-    Integers and truth values count as quantized, since an ordinary weight has none; buffers of counts do not matter.
-
-    Args:
-        tensor: a parameter of any shape, or the data of one.
+    Integers and truth values count as quantized, since an ordinary weight has none.
     """
     own_class = type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS
     return own_class or not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None
 
 
 def packed_weight(module: nn.Module) -> nn.Parameter | None:
-    """The weight of a linear layer of any quantizer, packed or not, in any shape; None if a module has none.
-
-    Quantizers name it differently, and PEFT must know whether a layer is quantized, and which layers share a weight.
-    """
+    """The weight of any shape of a linear layer of any quantizer, packed or not; None if a module has none."""
     found = (getattr(module, name, None) for name in PACKED_NAMES)
     return next((one for one in found if one is not None), None)
 
 
 def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
-    """Whether a module is a linear layer of torch whose weight is an ordinary tensor, so that it may be read directly.
-
-    Args:
-        module: any object, also None.
-    """
+    """The weight of any shape of a quantizer's linear layer, packed or not; None if a module has none."""
     from torch import nn
 
     return type(module) is nn.Linear and not is_packed(module.weight)
 
 
 def is_quantized_layer(module: nn.Module) -> bool:
-    """Whether a module is a linear layer of a quantizer with a class of its own, such as HQQ's or GPTQ's.
-
-    A search for `nn.Linear` finds those of bitsandbytes, torchao and quanto, which are subclasses of it, and not these.
-    """
+    """Whether a module is a linear layer of a quantizer that is no subclass of `nn.Linear`, such as HQQ's or GPTQ's."""
     if not (hasattr(module, "in_features") and hasattr(module, "out_features")) or hasattr(module, "base_layer"):
         return False
     weight = packed_weight(module)
@@ -96,13 +70,7 @@ def is_quantized_layer(module: nn.Module) -> bool:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters of a model as they are stored, with the scales of quantized ones.
-
-    The forecast of a step's memory begins with them.
-
-    Args:
-        model: any module, wrapped by PEFT or not.
-    """
+    """Bytes of the parameters of a model as they are stored, with the scales of quantized ones."""
     total = sum(_tensor_bytes(parameter) for parameter in model.parameters())
     for module in model.modules():
         meta = getattr(module, "meta", None)  # HQQ keeps its scales there
@@ -111,7 +79,6 @@ def stored_bytes(model: nn.Module) -> int:
 
 
 def _tensor_bytes(tensor: Any) -> int:
-    """Bytes of a tensor: those of the tensors that a quantized one consists of, and of the scales of bitsandbytes."""
     if type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS:
         names, _ = tensor.__tensor_flatten__()
         return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
@@ -123,8 +90,7 @@ def _tensor_bytes(tensor: Any) -> int:
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Find expert weights that are stored in one parameter, `[experts, in, out]` or `[experts, out, in]`.
 
-    Adapters and quantization, which work on linear layers, need to know them. They are recognized by their first
-    dimension, which equals a number of experts among the attributes of their module.
+    Their first dimension equals a number of experts among the attributes of their module.
     """
     return {
         path: parameter
@@ -148,7 +114,6 @@ def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Path of each parameter, the module that holds it, and the parameter."""
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             yield f"{path}.{name}", module, parameter

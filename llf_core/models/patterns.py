@@ -66,7 +66,6 @@ def check_patterns(settings: PeftConfig, names: Iterable[str], folder: Path) -> 
 
 
 def _patterns(settings: PeftConfig) -> list[str]:
-    """Regular expressions that PEFT matches with module names."""
     texts = [getattr(settings, key, None) for key in ("target_modules", "exclude_modules")]
     patterns = [text for text in texts if isinstance(text, str) and text != "all-linear"]
     for key in ("rank_pattern", "alpha_pattern"):

@@ -1,5 +1,3 @@
-"""Tables of position embeddings: how many tokens a model has positions for."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
@@ -10,28 +8,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAMES = ("wpe", "embed_positions", "position_embeddings", "positions_embed", "pos_encoding")
-"""What transformers calls a table of positions: of GPT-2, OPT or BERT a module, of GPT-J or CTRL a tensor."""
+"""transformers' names for a table of positions: a module of GPT-2, OPT or BERT, a tensor of GPT-J or CTRL."""
 
 
 def position_limit(model: nn.Module) -> int | None:
-    """Number of tokens that a model has positions for; None where they are computed for any position, as by RoPE.
-
-    Beyond it, an index is out of range, which ends a process on a GPU without a message.
-
-    Args:
-        model: a language model, wrapped by PEFT or not.
-    """
+    """Number of tokens that a model has positions for; None where they are computed for any position, as by RoPE."""
     return min((size for path, module in model.named_modules() for size in _sizes(path, module)), default=None)
 
 
 def first_position(model: nn.Module) -> int:
-    """Row of the first token in a model's table of positions: 2 for RoBERTa, whose first rows are of padding; else 0.
-
-    `max_position_embeddings` of such a model counts all rows of the table, those of padding too.
-
-    Args:
-        model: a language model, wrapped by PEFT or not.
-    """
+    """Row of the first token in a model's table of positions: 2 for RoBERTa, whose first rows are padding; else 0."""
     return max((_padding_rows(one) for path, one in model.named_modules() if _is_table(one, path)), default=0)
 
 
@@ -54,5 +40,5 @@ def _is_table(module: nn.Module, path: str) -> TypeGuard[nn.Embedding]:
 
 
 def _padding_rows(table: nn.Embedding) -> int:
-    """Rows up to that of padding, behind which the positions of RoBERTa, XLM-R, CamemBERT and data2vec begin."""
+    """Rows before the positions of RoBERTa, XLM-R, CamemBERT and data2vec."""
     return 0 if table.padding_idx is None else table.padding_idx + 1

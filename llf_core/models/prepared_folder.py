@@ -1,4 +1,4 @@
-"""Prepares a folder once for all processes of a machine: whole or not at all, whenever a process dies."""
+"""Prepares a folder once for all processes of a machine: whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 def prepare_folder(
     folder: Path, *, is_whole: Callable[[Path], bool], make: Callable[[Path], Path], lock: str, waiting: str
 ) -> None:
-    """Make a folder, if it is not there, in a hidden folder beside it, which is then renamed.
-
-    A killed process leaves nothing under the folder's name, and a second one waits instead of making the same.
+    """Make a folder, if it is missing or not whole, in a hidden folder beside it, which is then renamed.
 
     Args:
-        folder: the folder; replaced if it is there and not whole.
         make: given an empty folder to work in, makes the files and returns the folder inside it that has them.
         waiting: message logged once if another process makes them.
     """

@@ -1,5 +1,3 @@
-"""Loads the processor of a multimodal model: its tokenizer and its image, video or audio processors."""
-
 from __future__ import annotations
 
 from importlib.util import find_spec
@@ -19,19 +17,11 @@ if TYPE_CHECKING:
 
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
-    """Load the processor of a model that takes images, videos or audio, which turns them into tokens and tensors.
-
-    Args:
-        source: from `resolve_model`.
-        config: for `trust_remote_code`.
-        tokenizer: from `load_tokenizer`; the processor uses it.
-
-    Returns:
-        The processor; None for a model that takes only text.
+    """Load the processor of a model that takes images, videos or audio; None for a model that takes only text.
 
     Raises:
-        ModelError: the folder has no processor or one that cannot be loaded, the tokenizer lacks a token that the
-            processor needs, or a required package is not installed, which the message names.
+        ModelError: it is missing or cannot be loaded, the tokenizer lacks a token for it, or a package is not
+            installed.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None
@@ -72,9 +62,5 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
 
 
 def reads_images(processor: ProcessorMixin | None) -> bool:
-    """Whether messages to a model may have pictures: the one check of engines, servers and predictions.
-
-    Args:
-        processor: from `load_processor`; None for a model of text. That of a model of audio has no image processor.
-    """
+    """Whether messages to a model may have pictures; a model of audio has a processor without them."""
     return getattr(processor, "image_processor", None) is not None

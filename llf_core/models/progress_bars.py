@@ -1,5 +1,3 @@
-"""Turns off transformers' progress bars, which write a line per weight to a log file."""
-
 from __future__ import annotations
 
 from contextlib import contextmanager

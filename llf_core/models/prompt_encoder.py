@@ -1,5 +1,3 @@
-"""Finds the encoder that computes the vectors of a prompt, as in P-tuning, which PEFT does not save."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -9,12 +7,9 @@ SAVED_PROMPTS = {"embedding.weight", "trainable_embedding"}
 
 
 def encoded_prompt(model: Any) -> Any:
-    """Find the encoder of a prompt that is computed from other trained weights, as in P-tuning.
+    """The encoder of a prompt that is computed from other trained weights, as in P-tuning; None without one.
 
     PEFT saves the vectors that it computes and not the encoder: the result can be used, but not trained further.
-
-    Returns:
-        The encoder, or None where the trained vectors themselves are saved.
     """
     encoder = getattr(model, "prompt_encoder", None)
     if encoder is None or model.active_adapter not in encoder:

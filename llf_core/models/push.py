@@ -28,7 +28,7 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
 
     Raises:
         PushError: the id is not valid, nobody is logged in, the owner is neither the user nor one of their
-            organizations, the hub does not answer, or its client is not installed.
+            organizations, or the hub cannot be reached.
     """
     if repo.startswith(MODELSCOPE):
         name = repo.removeprefix(MODELSCOPE)
@@ -54,14 +54,8 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
 def push_folder(folder: Path, to: Destination, message: str) -> str:
     """Upload the files of a folder in one commit. The repository is made if it is missing.
 
-    Others then load it by its id.
-
-    Args:
-        to: from `find_destination`.
-
     Raises:
-        PushError: the hub refused the upload or does not answer, there is no such folder, or the client of the hub is
-            not installed.
+        PushError: there is no such folder, or the upload failed.
     """
     if not os.path.isdir(folder):  # noqa: PTH112 - no error for a path
         raise PushError(f"{to.repo} was not pushed: {folder} is no folder.")
@@ -91,7 +85,6 @@ def _api() -> HfApi:
 
 
 def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
-    """An error of the hub's client in sentences."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     status: Any = getattr(getattr(error, "response", None), "status_code", None)
@@ -112,11 +105,5 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
 
 
 def commit_message(names: Sequence[str]) -> str:
-    """Message of the commit of an export or a result.
-
-    The history of the repository then says what was uploaded.
-
-    Args:
-        names: what is pushed, at least one, for example a format and a run.
-    """
+    """Commit message of what is pushed, at least one name, for example a format and a run."""
     return f"Upload {' of '.join(names)} by LLF"

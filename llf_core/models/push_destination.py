@@ -1,5 +1,3 @@
-"""Where a folder is pushed to, and what a push cannot do."""
-
 from __future__ import annotations
 
 import re
@@ -11,7 +9,6 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 LEFT_OUT = ("llf_result.json",)
 """Files that mean something only on the machine that wrote them."""
 MODELSCOPE = "modelscope:"
-"""Beginning of the id of a repository on ModelScope."""
 
 
 class PushError(UserError, ValueError):

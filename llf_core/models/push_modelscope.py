@@ -24,14 +24,11 @@ MIRROR = MIRRORS["modelscope"]
 def owned(repo: str) -> str:
     """The id of a repository with its owner, after a check that ModelScope knows the user.
 
-    Whether the user may write to the repository of somebody else, such as an organization, shows only when it is
-    pushed: the client does not list organizations.
+    The client does not list organizations, so whether the user may write to one's repository shows only when it is
+    pushed.
 
     Args:
         repo: `owner/name`, or `name` for the user's own.
-
-    Raises:
-        PushError: the client is not installed, the token is not set or not known, or ModelScope does not answer.
     """
     api = _api(repo)
     try:
@@ -42,16 +39,10 @@ def owned(repo: str) -> str:
 
 
 def push_to_modelscope(folder: Path, to: Destination, message: str) -> str:
-    """Upload the files of a folder. The repository is made if it is missing.
-
-    Others then load it by its id.
-
-    Args:
-        to: the destination, whose id begins with `MODELSCOPE`.
-        message: message of the commit; a large folder takes several.
+    """Upload the files of a folder, a large one in several commits. The repository is made if it is missing.
 
     Raises:
-        PushError: the client is not installed, or ModelScope refused the upload or does not answer.
+        PushError: the upload failed, or the client is not installed.
     """
     repo = to.repo.removeprefix(MODELSCOPE)
     api = _api(repo)
@@ -79,7 +70,7 @@ def _address() -> str:
 
 
 def _api(repo: str) -> Any:
-    """The client of ModelScope, with the token of the environment and no other."""
+    """The client, with the token of the environment and no other."""
     if find_spec(PACKAGE) is None:
         raise PushError(
             f"{repo} was not pushed: ModelScope's client modelscope-hub is not installed.",
@@ -97,7 +88,7 @@ def _api(repo: str) -> Any:
 
 
 def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
-    """An error of the client in sentences, without the token."""
+    """The token is left out."""
     from modelscope_hub import errors
 
     what = f"{repo} was not pushed to ModelScope."

@@ -25,16 +25,13 @@ if TYPE_CHECKING:
 UNQUANTIZED: Mapping[str, None] = MappingProxyType(
     dict.fromkeys(("quantization_bit", "quantization_method", "quantization_type", "double_quantization"))
 )
-"""Keys of a config of the same model without quantization; with `quantization_bit`, of a second one in bitsandbytes."""
+"""Config without quantization; with `quantization_bit`, of a second model in bitsandbytes."""
 
 
 def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
     """Config of transformers with which `from_pretrained` quantizes the weights while it loads them.
 
-    The model as it was then never has to fit into memory.
-
-    Returns:
-        The config; None if the model is not quantized, or by HQQ, see `quantize_with_hqq`.
+    None if the model is not quantized, or by HQQ (`quantize_with_hqq`).
 
     Raises:
         ModelError: the quantizer's package is not installed.
@@ -69,13 +66,7 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
 
 
 def unpacking_config(quantizer: Quantizer) -> Any:
-    """Config of transformers with which `from_pretrained` unpacks a model's quantized files to ordinary weights.
-
-    Every method can then train them, and adapters can be merged into them.
-
-    Returns:
-        The config; None if the weights stay packed.
-    """
+    """Config with which `from_pretrained` unpacks quantized files to ordinary weights; None if they stay packed."""
     match quantizer.name:
         case "mxfp4":
             from transformers import Mxfp4Config
@@ -103,14 +94,11 @@ def _bitsandbytes_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesCon
 
 
 def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePlan) -> bool:
-    """Quantize the linear layers of a loaded model with HQQ, one after the other, if the config says so.
+    """Quantize the linear layers of a loaded model with HQQ, in place on the plan's device, if the config says so.
 
-    transformers 5 does not quantize with HQQ while it loads a model. The layers are those that HQQ's own
-    `AutoHQQHFModel.quantize_model` takes, with its default groups. The output head, and layers whose weight cannot be
-    divided into such groups, stay as they are. HQQ must be installed, which `quantization_config` checks.
-
-    Args:
-        model: with ordinary weights; changed in place, and put on the plan's device.
+    transformers 5 does not quantize with HQQ while it loads a model. The layers are those of HQQ's
+    `AutoHQQHFModel.quantize_model`, with its default groups. The output head, and layers whose weight cannot be divided
+    into such groups, stay as they are.
     """
     bits = config.model.quantization_bit
     if bits is None or config.model.quantization_method != "hqq":
@@ -134,16 +122,12 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
 
 def _mark_quantized(model: nn.Module, name: str) -> None:
-    """Note that a model's weights are quantized, where transformers does not know it, for `is_quantized`."""
+    """Mark what transformers does not know as quantized, for `is_quantized`."""
     model.llf_quantizer = name  # type: ignore[assignment]  # an attribute of ours
 
 
 def is_quantized(model: object) -> bool:
-    """Whether the weights of a model are quantized in memory: no adapter is then merged into them without loss.
-
-    Args:
-        model: a `PreTrainedModel`, not wrapped by PEFT.
-    """
+    """Whether the weights of an unwrapped model are quantized in memory."""
     return bool(getattr(model, "is_quantized", False) or getattr(model, "llf_quantizer", ""))
 
 
@@ -151,12 +135,7 @@ def keep_differentiable(model: nn.Module) -> None:
     """Keep a quantized model differentiable on a CPU, and silence a log line per layer.
 
     On CPUs with AVX512-BF16 a forward pass in eval mode repacks the 4-bit weights for a kernel without a backward pass,
-    and they stay repacked: after the first evaluation, gradients would be silently wrong. Without repacking, evaluation
-    is slower and training correct.
-
-    Args:
-        model: as quantized by `from_pretrained`; changed in place. Layers that stay unquantized keep the plan's dtype.
-            PEFT's preparation would copy them to float32, which autocast does not need.
+    for good: after the first evaluation, gradients would be silently wrong.
     """
     module: Any
     for module in model.modules():
@@ -169,11 +148,7 @@ def release_files(model: nn.Module) -> None:
     """Give back the memory of the weights as they were before a CPU quantized them.
 
     transformers maps the weight files, and an embedding or a buffer that is a view of them would keep all their pages
-    in the resident set; so weights that stay unquantized and buffers are copied. The unquantized copies of quantized
-    weights are freed by then.
-
-    Args:
-        model: as quantized by `from_pretrained`; changed in place.
+    in the resident set; so weights that stay unquantized and buffers are copied.
     """
     import torch
 
@@ -185,15 +160,9 @@ def release_files(model: nn.Module) -> None:
 
 
 def unquantized_notice(model: nn.Module) -> str | None:
-    """Sentence about experts that are not quantized, so that the memory they take is no surprise.
+    """Sentence with the number and bytes of experts that are not quantized; None without such experts.
 
     Quantizers quantize linear layers, but not experts that are stored in one parameter.
-
-    Args:
-        model: as quantized by `from_pretrained`.
-
-    Returns:
-        The sentence with their number and bytes; None if the model has no such experts or is not quantized.
     """
     experts = (expert_parameters(model) | expert_matrices(model)).values()
     if not experts or not is_quantized(model):
@@ -208,5 +177,4 @@ def unquantized_notice(model: nn.Module) -> str | None:
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
-    """Logging filter that drops the line which the 8-bit product logs for every layer of every step."""
     return not record.msg.startswith("MatMul8bitLt: inputs will be cast")

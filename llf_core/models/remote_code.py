@@ -1,5 +1,3 @@
-"""Decides whether Python code of a model runs: the only place that reads `trust_remote_code`."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -13,11 +11,10 @@ if TYPE_CHECKING:
 
 
 def resolve_trust_remote_code(source: ModelSource, config: RunConfig, *, trusted: bool = False) -> bool:
-    """Value of `trust_remote_code` for transformers' loaders, so that code runs only where the user has allowed it.
+    """Value of `trust_remote_code` for transformers' loaders: the only place that reads the key.
 
     Args:
-        source: a model, adapter or result. A GGUF file contains no code.
-        trusted: whether code may run that has not been allowed yet, for a program that asks nobody, as a server.
+        trusted: whether to skip asking the user, as a server must.
     """
     if source.kind == "gguf":
         return False

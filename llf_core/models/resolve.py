@@ -1,5 +1,3 @@
-"""Finds the model that `model_name_or_path` names."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -22,22 +20,18 @@ if TYPE_CHECKING:
 
 
 def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool = True) -> ModelSource:
-    """Find a model, and download it if it is not on this machine.
-
-    Its files are checked by their headers, so that a damaged or unsupported model is refused before it is loaded.
+    """Find a model, download it if it is not on this machine, and check its files by their headers.
 
     Args:
         name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
-        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle`, `trust_remote_code` and `train_from_scratch`,
-            with which no weights are needed; None for the defaults.
-        weights: whether its weights are needed; if not, they may be missing, and those of a hub are not downloaded.
+        config: None for the defaults.
+        weights: whether weights are needed; if not, they may be missing, and a hub's are not downloaded.
 
     Returns:
         The source. A model under `LLF_HOME` has no portable name, except for the embedded model.
 
     Raises:
-        ModelError: no such model, no weights, weights only as pickle, gated, or no connection. The message says what to
-            do.
+        ModelError: no such model, no weights, weights only as pickle, gated, or no connection.
     """
     if name == EMBEDDED:
         return embedded_model()
@@ -58,11 +52,7 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
 
 
 def _portable_path(path: Path) -> str | None:
-    """Return the path as the name of a base model that others can load.
-
-    Returns:
-        The path; None under `LLF_HOME`, which may be cleaned, so that an adapter of it would lose its base.
-    """
+    """The path; None under `LLF_HOME`, which may be cleaned, so that an adapter would lose its base."""
     real, base = real_path(path), real_path(home())
     return None if real == base or base in real.parents else str(path)
 

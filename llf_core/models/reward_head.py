@@ -18,25 +18,22 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 HEAD_NAME = "score"
-"""Name of the head in transformers' sequence classifiers."""
 HEAD_WEIGHT = f"{HEAD_NAME}.weight"
 
 
 def generates(config: RunConfig) -> bool:
-    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it."""
+    """Whether the run trains the model to generate; otherwise it is saved with a reward head."""
     return stage_of(config).generates
 
 
 def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None:
-    """Add the layer `score` to a model, which maps hidden states `[H]` to a scalar, without bias, in float32.
+    """Add the layer `score` to a causal model, in place: hidden states `[H]` to a scalar, without bias, in float32.
 
-    Name and shape are those of transformers' `*ForSequenceClassification`, so the model can be saved as one. A new head
-    is drawn with torch's global generator, which the caller seeds.
+    Name and shape are those of transformers' `*ForSequenceClassification`. A new head is drawn with torch's global
+    generator.
 
     Args:
-        causal: causal language model, not wrapped yet; changed in place.
-        folder: folder of its weights. A head that they contain is loaded; otherwise the head is initialized as in
-            transformers. None to initialize it in any case.
+        folder: folder of weights, from which a head is loaded if they contain one.
 
     Raises:
         ModelError: transformers has no sequence classifier for the architecture, or the stored head has several labels.
@@ -61,17 +58,11 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 
 
 def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
-    """Compute the scores of hidden states, the reward r(x, y) of arXiv 2203.02155, eq. 1.
-
-    In training the head must be found inside the wrappers of PEFT and accelerate.
+    """Scores `[N]`, float32, of hidden states `rows` `[N, H]`: the reward r(x, y) of arXiv 2203.02155, eq. 1.
 
     Args:
-        model: model with the layer of `add_reward_head`, wrapped or not. Of several adapters, the active adapter's head
-            is used.
-        rows: hidden states `[N, H]` of the last layer at each answer's last token.
-
-    Returns:
-        Scores `[N]`, float32: half precision would lose small differences of rewards.
+        model: with the layer of `add_reward_head`, wrapped or not. Of several adapters, the active one's head is used.
+        rows: hidden states of the last layer at each answer's last token.
     """
     causal: Any = model
     while (inner := getattr(causal, "module", None)) is not None:
@@ -81,15 +72,7 @@ def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
 
 
 def apply_head(head: Any, rows: Tensor) -> Tensor:
-    """Compute the scores of hidden states with a given head, without autocast, which would round them.
-
-    Args:
-        head: linear layer with weight `[1, H]`.
-        rows: hidden states `[N, H]`.
-
-    Returns:
-        Scores `[N]`, float32.
-    """
+    """Scores `[N]`, float32, of hidden states `rows` `[N, H]` by a head with weight `[1, H]`, without autocast."""
     import torch
 
     with torch.autocast(rows.device.type, enabled=False):
@@ -98,26 +81,16 @@ def apply_head(head: Any, rows: Tensor) -> Tensor:
 
 
 def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
-    """Parameters of the output head, which a reward model never uses: they need no training and may be missing.
-
-    Returns:
-        The parameters: weight `[V, H]`, unless it is tied to the embedding, and bias `[V]` if there is one; empty if
-        the model has no output head.
-    """
+    """Parameters of the output head, which a reward model never uses, unless they are tied to the embedding."""
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}
     return [] if head is None else [one for one in head.parameters() if id(one) not in shared]
 
 
 def build_classifier(causal: PreTrainedModel) -> Any:
-    """Build a sequence classifier with one label that shares the weights of a causal model, to save it as one.
+    """Build a sequence classifier with one label, a `*ForSequenceClassification`, on a causal model's weights.
 
-    Args:
-        causal: causal model with the layer `score`. Without it, the classifier's weights are on the `meta` device.
-
-    Returns:
-        A `*ForSequenceClassification` of transformers. With `score`, its modules are those of `causal`, not
-        copies.
+    Its modules are those of `causal`, not copies. If that has no layer `score`, its weights are on the `meta` device.
 
     Raises:
         ModelError: transformers has no such class for the architecture, or its weights have other names.
@@ -153,15 +126,11 @@ def build_classifier(causal: PreTrainedModel) -> Any:
 
 
 def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Padding token id for a sequence classifier.
+    """Padding token id for a sequence classifier; None if texts may end with it.
 
-    transformers reads the score at the last token that is not padding. If conversations end with the padding token,
-    that is one token too early. Then None is returned, with which the classifier scores one text at a time, at its last
-    token; also where the template refuses a conversation of one question and answer. Without a chat template, texts are
-    taken to end with the EOS token.
-
-    Returns:
-        The id; None if there is none, or texts end with it or may do so.
+    transformers reads the score at the last token that is not padding, which is one too early if texts end with the
+    padding token. Without an id, a classifier scores one text at a time, at its last token. Without a chat template,
+    texts are taken to end with the EOS token.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:
@@ -177,11 +146,7 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def stored_reward_head(folder: Path) -> Tensor | None:
-    """Read the head from a classifier's weights in a folder, to continue a reward model.
-
-    Returns:
-        Weight of the head `[labels, H]`, in the stored dtype; None if there is no head.
-    """
+    """Read the head from a classifier's weights: `[labels, H]` in the stored dtype; None if there is no head."""
     from safetensors import safe_open
 
     if HEAD_WEIGHT not in stored_tensors(folder):

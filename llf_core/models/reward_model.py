@@ -1,5 +1,3 @@
-"""Reward models: computes scores of texts."""
-
 from __future__ import annotations
 
 import math
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     Conversation = Sequence[Mapping[str, Any]]
 
 MAX_QUOTED = 60
-"""Characters of a text that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,8 @@ class RewardModel:
     Attributes:
         model: the classifier, or the causal model, perhaps with adapters.
         head: linear layer from hidden states `[H]` to a scalar; None if the model is a classifier.
-        adapter: adapter that computes scores, where the model is shared; else None.
-        ignored_token_id: padding token id that the reward model was trained with; a score is never read at it. None for
-            none.
+        adapter: adapter that computes scores, where the model is shared.
+        ignored_token_id: padding token id at which a score is never read.
         flattens: whether the model takes flattened batches, see `acceleration.patching.install`.
     """
 
@@ -44,17 +40,12 @@ class RewardModel:
     flattens: bool = False
 
     def rewards(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Score tokenized texts, as TRL-style trainers and PPO do with a batch.
-
-        Active adapter, training mode and gradients of the model are the same afterwards, since the policy may share it.
+        """Score tokenized texts: `[batch]`, float32, detached. The model's state is kept, since a policy may share it.
 
         Args:
-            input_ids: token ids `[batch, seq]`, int64, of the reward model's tokenizer, padded on either side; each row
-                with at least one token.
+            input_ids: `[batch, seq]`, int64, of the reward model's tokenizer, padded on either side; each row with at
+                least one token.
             attention_mask: `[batch, seq]`, 0 at padding.
-
-        Returns:
-            Scores `[batch]`, float32, detached.
         """
         import torch
 
@@ -71,12 +62,9 @@ class RewardModel:
     ) -> list[float]:
         """Score conversations or plain texts.
 
-        Answers of different runs are compared by these scores.
-
         Args:
-            texts: conversations that end with the answer to score, as messages with `role` and `content`; a string is
-                scored as it is.
-            progress: called with the number of scored texts and the total; what it raises passes through.
+            texts: conversations that end with the answer to score; a string is scored as it is.
+            progress: called with the number of scored texts and the total.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -86,15 +74,14 @@ class RewardModel:
         batch_size: int = 8,
         progress: Callable[[int, int], object] = lambda *_: None,
     ) -> list[float]:
-        """Score tokenized texts, for callers that have tokens already. Batches are by length, with little padding.
+        """Score tokenized texts, in batches by length.
 
         Args:
-            ids: token ids `[seq]` of the reward model's tokenizer, one sequence of at least one token per text.
-            progress: called with the number of scored texts and the total; what it raises passes through.
+            ids: token ids of the reward model's tokenizer, at least one per text.
+            progress: called with the number of scored texts and the total.
 
         Raises:
             ModelError: a score is not finite.
-            ValueError: `batch_size` is less than 1.
         """
         import torch
 
@@ -122,17 +109,8 @@ class RewardModel:
     def tokens(self, text: str | Conversation) -> list[int]:
         """Tokenize a text or a conversation with the reward model's own tokenizer and chat template.
 
-        A policy's tokens mean nothing to a reward model with another tokenizer.
-
-        Args:
-            text: a string, or messages with `role` and `content`.
-
-        Returns:
-            Token ids `[seq]`, at least one.
-
         Raises:
-            ModelError: a conversation is given, and the tokenizer has no chat template, or one that refuses it; or the
-                text has no tokens.
+            ModelError: the chat template is missing or refuses the conversation, or the text has no tokens.
         """
         rendered = text if isinstance(text, str) else self._rendered(text)
         # A chat template writes special tokens itself.
@@ -142,7 +120,6 @@ class RewardModel:
         return ids
 
     def _rendered(self, conversation: Conversation) -> str:
-        """The text of a conversation by the chat template of the tokenizer."""
         if not self.tokenizer.chat_template:
             raise ModelError(
                 "The reward model's tokenizer has no chat template, so it cannot score conversations. Expected plain "
@@ -183,7 +160,7 @@ class RewardModel:
 
     @contextmanager
     def _scoring_state(self) -> Iterator[None]:
-        """Context manager: evaluation mode with the reward model's adapter. Restores the previous state."""
+        """Evaluation mode with the reward model's adapter."""
         training = [module for module in self.model.modules() if module.training]
         trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         before = self.model.active_adapter if self.adapter is not None else None

@@ -1,4 +1,4 @@
-"""Finds reward models in the formats in which they are saved, the config of their run, and their base."""
+"""Finds reward models, the config of their run, and their base."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOADING_KEYS = (
     "model_name_or_path", "trust_remote_code", "cache_dir", "hub", "allow_pickle", "use_fast_tokenizer", "flash_attn",
     "use_cpu", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
-"""Config keys that determine how any model is loaded."""
+"""Keys that determine how any model is loaded."""
 EXPECTED = (
     "Expected a run of stage rm or its output, an adapter of a classifier with its `score`, a sequence classifier "
     "with one label, or what LLaMA-Factory saves with a value_head.safetensors."
@@ -39,13 +39,7 @@ EXPECTED = (
 
 
 def find_reward_model(name: str, config: RunConfig) -> Path:
-    """Find the folder of a reward model and check its files, without loading it, so that a mistake is found early.
-
-    Args:
-        config: for `hub`, `cache_dir` and `allow_pickle`.
-
-    Returns:
-        Folder with the adapter or model; of a run, its `output/`.
+    """Find the folder of a reward model, of a run its `output/`, and check its files without loading it.
 
     Raises:
         ModelError: there is none, its files have no reward head, are damaged or too large for its config, or are
@@ -98,40 +92,26 @@ def _local(name: str) -> Path:
 
 
 def config_of_run(name: str) -> RunConfig | None:
-    """Config of the run that trained a reward model, to evaluate on the data that it was trained on.
-
-    Returns:
-        The config; None if there is no such run or reward model.
-    """
+    """Config of the run that trained a reward model; None if there is no such run or reward model."""
     folder = _local(name)
     run = RunFolder(folder)
     return run_config(run) if run.config.is_file() else _config_of_result(folder)
 
 
 def _config_of_result(folder: Path) -> RunConfig | None:
-    """Config of the run whose result is in a folder, which says more than the result's own files.
-
-    Args:
-        folder: `output` of a run, or any other folder.
-
-    Returns:
-        The config; None if it is not the result of a run.
-    """
+    """Config of the run whose result is in `folder`; None if it is no run's `output`."""
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
 def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
-    """Find the base model of a reward model that is an adapter, and whether it is the policy's base.
-
-    If it is, both share one base in memory.
+    """Find the base model of a reward model that is an adapter.
 
     Args:
-        base: expected base model. It is returned if the adapter names it or its folder.
+        base: the policy's base model; returned if the adapter names it or its folder, so that both share it in memory.
 
     Raises:
-        ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
-        ConfigError: it is the result of a run whose config can no longer be read.
+        ModelError: the reward model does not exist or is no adapter, or its base does not exist.
     """
     folder = find_reward_model(name, loading_config(config, None))
     if not (folder / "adapter_config.json").is_file():
@@ -152,13 +132,10 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
 
 
 def base_of_adapter(folder: Path) -> str:
-    """Name of the base model of an adapter, with which the adapter is loaded.
-
-    Returns:
-        For the result of a run, the name in the run's config; else the one in the adapter's config.
+    """Base model of an adapter, by the config of the run that made it, else by the adapter's config.
 
     Raises:
-        ModelError: the adapter does not name its base, or its config is damaged or may not be read.
+        ModelError: the adapter does not name its base, or its config is damaged or unreadable.
     """
     config = _config_of_result(folder)
     if config is not None:
@@ -178,8 +155,8 @@ def loading_config(config: RunConfig | None, quantization_bit: int | None) -> Ru
     """Config with which a reward model is loaded alone: the keys that determine how any model is loaded.
 
     Args:
-        config: config of the run, whose number of threads torch already has; None for the defaults.
-        quantization_bit: bits of the weights, 4 or 8; None if not quantized.
+        config: of a run, whose number of threads torch already has; None for the defaults.
+        quantization_bit: 4, 8 or None.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Loads reward models in the formats in which they are saved: adapters, whole classifiers, models with a value head."""
+"""Loads reward models in the formats in which they are saved."""
 
 from __future__ import annotations
 
@@ -45,23 +45,18 @@ def load_reward_model(
     adapter: str = "reward",
     quantization_bit: int | None = None,
 ) -> RewardModel:
-    """Load a reward model.
-
-    PPO and evaluations accept reward models in all formats in which they are saved.
+    """Load a reward model: an adapter, a whole classifier, or a model with a value head.
 
     Args:
         name: run of stage rm, its `output/`, another folder, or a hub id.
-        config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys; None for the defaults.
+        config: None for the defaults.
         shared_model: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another
-            adapter of it, which saves the memory of a second base, and its head is kept separate. The active adapter
-            does not change.
+            adapter of it, with its head kept separate. The active adapter does not change.
         quantization_bit: bits of the weights of a separate model, 4 or 8; None if not quantized.
 
     Raises:
         ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        ConfigError: it is the result of a run whose config can no longer be read.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     alone = loading_config(config, quantization_bit)
     folder = find_reward_model(name, alone)
@@ -83,7 +78,6 @@ def load_reward_model(
 
 
 def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
-    """Load a reward model that is not an adapter."""
     import torch
     from safetensors import SafetensorError
     from torch import nn
@@ -139,7 +133,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
 
 
 def _adapter_weights(name: str, folder: Path) -> dict[str, Tensor]:
-    """Weights of an adapter by their names in PEFT's files, of any shape."""
+    """Weights of any shape by PEFT's names."""
     from pickle import UnpicklingError
 
     from peft import load_peft_weights
@@ -187,7 +181,6 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> Any:
-    """Load another adapter onto a model, without the adapter's head."""
     from peft import get_peft_model, set_peft_model_state_dict
 
     settings = adapter_settings(folder)
@@ -218,7 +211,6 @@ def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> A
 
 
 def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> PreTrainedTokenizerBase:
-    """Tokenizer that was saved with an adapter, or else its base's."""
     if (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
     return load_tokenizer(source or resolve_model(base_of_adapter(folder), config), config)

@@ -1,5 +1,3 @@
-"""Applies RoPE scaling to a model's config, and has dynamic scaling depend on the current batch alone."""
-
 from __future__ import annotations
 
 import copy
@@ -19,14 +17,12 @@ if TYPE_CHECKING:
 def scale_architecture(
     architecture: PretrainedConfig, name: str, kind: str, tokens: int, *, trust_remote_code: bool
 ) -> tuple[PretrainedConfig, RopeScaling | None]:
-    """Scale the rotary embeddings in a model's config so that it reads texts of a length.
+    """Scale the rotary embeddings in a model's config so that it reads texts of `tokens` tokens.
 
     A model of that config is made on the device `meta`, to see whether its rotary embeddings are scaled.
 
     Args:
         kind: value of `rope_scaling`.
-        tokens: number of tokens of the longest text.
-        trust_remote_code: whether Python code of the model may run.
 
     Returns:
         A changed copy of the config and its scaling; the config itself and None if it reads such texts already.
@@ -88,22 +84,16 @@ def _unscaled(architecture: PretrainedConfig, kind: str, *, trust_remote_code: b
 
 
 def _kinds(rotary: Any) -> list[str]:
-    """Kinds of scaling of a rotary embedding of transformers, for all kinds of layers."""
+    """For all kinds of layers."""
     found = rotary.rope_type
     return list(found.values()) if isinstance(found, dict) else [found]
 
 
 def depend_on_batch_alone(model: nn.Module) -> None:
-    """Have rotary embeddings with dynamic scaling forget the texts of earlier batches.
+    """Have rotary embeddings with dynamic scaling forget the texts of earlier batches, in place.
 
-    transformers keeps the frequencies of the longest text that it has seen until one comes that is shorter than the
-    original length. The loss of a batch would depend on those before it, and a resumed run would differ.
-
-    Args:
-        model: changed in place, if it has such embeddings.
-
-    Source:
-        transformers' `dynamic_rope_update`.
+    transformers (`dynamic_rope_update`) keeps the frequencies of the longest text until one comes that is shorter than
+    the original length, so the loss of a batch would depend on those before it.
     """
     for module in model.modules():
         if hasattr(module, "rope_type") and "dynamic" in _kinds(module):

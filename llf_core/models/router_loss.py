@@ -1,4 +1,4 @@
-"""Load balancing loss of the routers of a mixture-of-experts model, from the outputs of its routers."""
+"""Load balancing loss of the routers of a mixture-of-experts model."""
 
 from __future__ import annotations
 
@@ -18,32 +18,28 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 LOGITS = "router_logits"
-"""Name under which transformers' models say which outputs of which modules are the logits of routers."""
+"""Key in transformers' models for the outputs of modules that are logits of routers."""
 TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k")
-"""Names of the number of experts for each token, in configs of transformers."""
+"""Config keys of the number of experts for each token."""
 PROBE = 6
 """Tokens of each row of the probe."""
 CLOSE = 1e-3
-"""Largest relative difference from the loss of transformers, which computes it in the precision of the model."""
+"""Largest relative difference from transformers' loss, computed in the model's precision."""
 
 
 def load_balancing_loss(logits: Iterable[Tensor], top_k: int, real: Tensor | None = None) -> Tensor:
     """How unevenly routers spread tokens over experts: `top_k` if evenly, up to the number of experts.
 
-    Without it, a router that prefers some experts gives them all tokens, and the others learn nothing.
-
     `E Σ_e f_e P_e` with E experts, the share `f_e` of tokens that have expert e among their `top_k`, and the mean
-    probability `P_e` of expert e, over the tokens of all layers. Only `P_e` has a gradient.
+    probability `P_e` of expert e, over the tokens of all layers. Only `P_e` has a gradient. Switch Transformer, arXiv
+    2101.03961, equations 4 to 6, over all layers together as in transformers.
 
     Args:
         logits: of each router, `[tokens, experts]`; at least one.
         real: `[tokens]`, bool: false for padding; None if there is none.
 
     Returns:
-        A float32 scalar; NaN if there are no tokens, or all are padding.
-
-    Source:
-        Switch Transformer, arXiv 2101.03961, equations 4 to 6, over all layers together as in transformers.
+        A float32 scalar; NaN without tokens.
     """
     import torch
 
@@ -68,9 +64,8 @@ class RouterOutputs:
     """The outputs of the routers in the last training forward pass of a model.
 
     Attributes:
-        top_k: number of experts for each token.
-        batch: arguments of the decoder that tell padding apart.
-        logits: by router, what it returned: one tensor for each of its calls, `[…, experts]`.
+        batch: arguments of the decoder that mark padding.
+        logits: of each router, one tensor for each of its calls, `[…, experts]`.
     """
 
     top_k: int
@@ -80,10 +75,7 @@ class RouterOutputs:
     hooks: list[RemovableHandle] = field(default_factory=list)
 
     def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Remember the batch of a training forward pass: a forward pre-hook of the decoder.
-
-        `take_loss` leaves out padding, which routers cannot tell from tokens.
-        """
+        """Forward pre-hook of the decoder: keeps the arguments that mark padding, for `take_loss`."""
         if not _trains(module):
             return
         if args:
@@ -94,20 +86,14 @@ class RouterOutputs:
         self.shape, self.logits = tuple(tokens.shape[:2]), {}
 
     def record(self, router: nn.Module, index: int, output: Any) -> None:
-        """Keep what a router returned in a training forward pass, for `take_loss`.
-
-        Args:
-            index: place of the logits among its outputs.
-            output: what its forward returned: the logits `[…, experts]`, or a tuple or list with them.
-        """
+        """Keep the logits `[…, experts]` of a training forward pass: the output of a router, or entry `index` of it."""
         if _trains(router):
             self.logits.setdefault(router, []).append(output[index] if isinstance(output, tuple | list) else output)
 
     def take_loss(self) -> tuple[Tensor, Tensor] | None:
         """Load balancing loss (float32) and number of tokens (int64) of the last training forward pass, scalars.
 
-        It is taken before the backward pass, which may call routers again. None without a training forward pass since
-        the last call, which removes what was recorded.
+        Take it before the backward pass, which may call routers again. None without a new training forward pass.
 
         Raises:
             ModelError: the routers were not called once for each token, as where they see only a part of the tokens.
@@ -138,13 +124,10 @@ def _trains(module: nn.Module) -> bool:
 
 
 def watch_routers(model: Any) -> RouterOutputs:
-    """Record what the routers of a model return, in each training forward pass from now on.
+    """Record what the routers of an unwrapped model return, in each training forward pass from now on.
 
-    On two short rows, the loss must be the one that transformers computes for the architecture, up to a relative
-    difference of `CLOSE` (ten times it below float32), a choice of this project.
-
-    Args:
-        model: a causal language model of transformers, without PEFT's wrapper.
+    On two short rows, the loss must be transformers' one, up to a relative difference of `CLOSE` (ten times it below
+    float32), a choice of this project.
 
     Raises:
         ModelError: the model has no routers, or transformers has no such loss for its architecture.
@@ -179,7 +162,7 @@ def _recorder(outputs: RouterOutputs, index: int) -> Any:
 
 
 def _routers(model: Any) -> dict[nn.Module, int]:
-    """The routers of a model with the place of the logits among their outputs, as transformers' class declares them."""
+    """Routers with the index of the logits among their outputs, as transformers' class declares them."""
     found: dict[nn.Module, int] = {}
     for part in model.modules():
         declared = (getattr(part, "_can_record_outputs", None) or {}).get(LOGITS)
@@ -197,7 +180,7 @@ def _routers(model: Any) -> dict[nn.Module, int]:
 
 
 def _decoder(model: Any, routers: Mapping[nn.Module, int]) -> nn.Module:
-    """The innermost model of transformers that has all routers: its arguments tell padding apart."""
+    """The innermost model of transformers that has all routers, whose arguments mark padding."""
     from transformers import PreTrainedModel
 
     inside: list[nn.Module] = [
@@ -209,7 +192,6 @@ def _decoder(model: Any, routers: Mapping[nn.Module, int]) -> nn.Module:
 
 
 def _top_k(model: Any) -> int | None:
-    """Number of experts for each token."""
     text = model.config.get_text_config()
     tables = (model, text, getattr(text, "ffn_config", None))
     values = (getattr(table, name, None) for table in tables for name in (*TOP_K, "moe_top_k"))
@@ -217,7 +199,7 @@ def _top_k(model: Any) -> int | None:
 
 
 def _difference(model: Any, outputs: RouterOutputs) -> str:
-    """Why the loss is not the one of transformers; empty if it is."""
+    """How the loss differs from transformers'; empty if it does not."""
     import torch
 
     size = model.config.get_text_config().vocab_size
@@ -244,7 +226,7 @@ def _difference(model: Any, outputs: RouterOutputs) -> str:
 
 @contextmanager
 def _training(model: nn.Module) -> Iterator[None]:
-    """Training mode with gradients, whose random numbers leave no trace."""
+    """The state of random number generators is restored."""
     import torch
 
     before = {module: module.training for module in model.modules()}

@@ -1,4 +1,4 @@
-"""Computes the rows of a padded batch one after the other, in models whose attention padding would change."""
+"""Computes the rows of a padded batch one by one, in models whose attention padding would change."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 def compute_rows_alone(model: nn.Module) -> None:
     """Have indexed attention compute each row of a padded batch without its padding, as it computes the row alone.
 
-    Among tokens of equal score, its indexer chooses by the number of columns.
+    Its indexer breaks ties by the number of columns.
     """
     for module in _decoders(model):
         module.forward = MethodType(_alone(inspect.signature(type(module).forward)), module)
 
 
 def computes_rows_alone(model: nn.Module) -> bool:
-    """Whether `compute_rows_alone` changes a model: its layers are called once for each row of a padded batch."""
+    """Whether `compute_rows_alone` changes a model."""
     return bool(_decoders(model))
 
 
@@ -36,7 +36,7 @@ def _decoders(model: nn.Module) -> list[nn.Module]:
 
 def _alone(signature: inspect.Signature) -> Any:
     def forward(self: Any, *args: object, **kwargs: Any) -> Any:
-        """Forward of a decoder, which computes `[batch, seq]` tokens with a mask and without a cache row by row."""
+        """Computes `[batch, seq]` tokens with a mask and without a cache row by row."""
         import torch
 
         mask: Tensor | None = kwargs.get("attention_mask")

@@ -1,4 +1,4 @@
-"""Saves the result of a run: an adapter or a whole model that loads with plain peft and transformers."""
+"""Saves the result of a run, an adapter or a whole model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 QUANTIZED_NAMES = {"F8_E4M3", "F8_E5M2", "U8", "I8"}
-"""Dtypes of files that are unpacked to bfloat16 when they are loaded."""
+"""Dtypes of files that are unpacked to bfloat16."""
 
 
 def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
@@ -49,18 +49,16 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     config: RunConfig,
     metrics: Mapping[str, object],
 ) -> dict[str, Checksum]:
-    """Save the adapter or model, tokenizer and model card; weights as safetensors only.
+    """Save the adapter or model, tokenizer and model card, to load with plain peft and transformers.
 
-    An adapter is saved as such if others can load its base: a hub id, or a path outside `LLF_HOME`. Otherwise (a base
-    under `LLF_HOME`, or one into which adapters were merged before training) the adapter is merged and the whole model
-    is saved; one that PEFT cannot merge is saved with the path of its base. A reward model is saved as a sequence
-    classifier with one label.
+    An adapter is saved as such if others can load its base: a hub id, or a path outside `LLF_HOME`. Otherwise (also
+    over merged adapters) it is merged and the whole model is saved; one that PEFT cannot merge is saved with the path
+    of its base. A reward model is saved as a sequence classifier with one label.
 
     Args:
-        model: the trained model, wrapped by PEFT or not. If the whole model is saved, adapters are merged and weights
-            are cast to the dtype of the base's files, both in place: do not train it further.
-        folder: output folder, created if missing.
-        source: base model, from `resolve_model`.
+        model: the trained model. If it is saved whole, adapters are merged and weights are cast to the dtype of the
+            base's files, both in place: do not train it further.
+        source: base model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)
@@ -95,7 +93,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
 
 
 def _scaled_rope(source: ModelSource, config: RunConfig) -> dict[str, object] | None:
-    """What `rope_scaling` has set in the config of an adapter's base; None if nothing."""
+    """Changes of `rope_scaling` to the config of an adapter's base; None if none."""
     if config.model.rope_scaling is None:
         return None
     scaled, scaling = scaled_architecture(source, config)
@@ -106,9 +104,9 @@ def _scaled_rope(source: ModelSource, config: RunConfig) -> dict[str, object] | 
 
 
 def check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
-    """Read the weights back and compare them with those in memory, so that a disk that changes them is noticed at once.
+    """Read the weights back and compare them with those in memory.
 
-    transformers saves some weights under other names and in other shapes. Of those only the number of values is
+    transformers saves some weights under other names and in other shapes; of those only the number of values is
     compared.
 
     Raises:
@@ -176,15 +174,14 @@ def _cast(model: Any, source: ModelSource) -> None:
 
 
 def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_shard_size: int | str = "50GB") -> None:
-    """Write a whole model with its configs, without its path on this machine.
+    """Write a whole model with its configs, without its path on this machine, and make its generation config valid.
 
-    The base's padding token is kept in `config.json`; the Trainer sets the tokenizer's. Some architectures (Youtu) zero
-    the embedding of the padding token on loading, although it was trained.
+    The base's padding token is kept in `config.json`, where the Trainer sets the tokenizer's: some architectures
+    (Youtu) zero its embedding on loading, although it was trained.
 
     Args:
-        model: the model; its generation config is made valid, see `fix_generation_config`.
         source: the base model; None for a classifier, which needs its own padding token.
-        max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
+        max_shard_size: of a weight file, in bytes, or a text such as `5GB`.
     """
     fix_generation_config(model)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
@@ -198,10 +195,7 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
-    """The base with the adapter merged; None where it cannot be, as vectors before each example, or over GPTQ.
-
-    A quantized base is loaded again, unquantized.
-    """
+    """The base, unquantized, with the adapter merged; None where it cannot be, as a prompt, or over GPTQ."""
     if not can_merge(model):
         return None
     if not is_quantized(model.get_base_model()):

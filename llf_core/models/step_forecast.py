@@ -1,4 +1,4 @@
-"""Forecasts the memory of a training step for a loaded model, and measures the free memory."""
+"""Forecasts the memory of a training step for a loaded model."""
 
 from __future__ import annotations
 
@@ -40,19 +40,15 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
     patches: int = 0,
     varies: bool = False,
 ) -> tuple[Forecast, Forecast] | None:
-    """Forecast the peak memory of a training step, without and with gradient checkpointing, to decide between both.
+    """Forecast the peak bytes of a training step, without and with gradient checkpointing, after the method is applied.
 
-    See `llf_core.estimate.training_memory`.
+    None for a model in which no layers are found. See `llf_core.estimate.training_memory`.
 
     Args:
-        model: after its method is applied.
-        tokens: tokens of the largest micro-batch, including padding.
+        tokens: of the largest micro-batch, including padding.
         longest: tokens of its longest example.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
         varies: whether batches have different numbers of tokens.
-
-    Returns:
-        Both forecasts in bytes; None for a model in which no layers are found.
     """
     settings = model.config.to_dict()
     sees, base = is_multimodal(settings), getattr(model, "get_base_model", lambda: model)()
@@ -109,12 +105,9 @@ def _trains_embedding(model: PreTrainedModel) -> bool:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a training step can still allocate on a device, with which a forecast is compared.
+    """Bytes that a training step can still allocate on `cuda`, `mps` or `cpu`.
 
     On CUDA, memory that torch has reserved and does not use counts as free.
-
-    Args:
-        device: `cuda`, `mps` or `cpu`.
     """
     import torch
 
@@ -127,10 +120,7 @@ def free_memory(device: str) -> int:
 
 
 def _in_adapter(model: nn.Module, name: str) -> bool:
-    """Whether a parameter is a weight of an adapter, of any type that PEFT has.
-
-    The forecast of memory tells adapters from weights of the model itself by it.
-    """
+    """Whether a parameter is a weight of an adapter, of any type that PEFT has."""
     if not hasattr(model, "peft_config"):
         return False
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
@@ -141,13 +131,7 @@ def _in_adapter(model: nn.Module, name: str) -> bool:
 
 
 def base_shapes(model: nn.Module) -> Shapes:
-    """Shapes of a model's own weights by name, from which `architecture` derives its sizes.
-
-    Adapters, and the copies of modules and rows that are trained with them, are left out.
-
-    Args:
-        model: wrapped by PEFT or not.
-    """
+    """Shapes of a model's own weights by name, without adapters and copies that are trained with them."""
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
         if not _in_adapter(model, name) and ".modules_to_save." not in name and ROWS not in name:
@@ -156,6 +140,6 @@ def base_shapes(model: nn.Module) -> Shapes:
 
 
 def _first_trained(model: PreTrainedModel, trained: Iterable[int], layers: int) -> int:
-    """The first layer that the backward pass comes to: where the first weight is trained, or all below a prompt."""
+    """First layer of the backward pass: where the first weight is trained, or all below a prompt."""
     embedded = any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
     return 0 if embedded or hasattr(model, "prompt_encoder") else min(trained, default=layers)

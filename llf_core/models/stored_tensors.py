@@ -24,31 +24,24 @@ DTYPE_BITS = {
 """Bits per value of each dtype; newer dtypes are not checked."""
 INTEGERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 MAX_VALUES = 4_000_000
-"""Maximum number of JSON values in a header, enough for about half a million tensors."""
+"""JSON values in a header, enough for about half a million tensors."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a safetensors file.
-
-    Attributes:
-        dtype: as the format names it, e.g. `F32`, `BF16`.
-    """
+    """A tensor of a safetensors file; `dtype` as the format names it, e.g. `BF16`."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def count(self) -> int:
-        """Number of values, with which the sizes in a config are compared; their bytes depend on the dtype."""
+        """Number of values."""
         return math.prod(self.shape)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Read names, dtypes and shapes of all tensors in a folder's `*.safetensors`, except those of adapters.
-
-    Only headers are read: a few kilobytes of a model of any size.
-    """
+    """Read names, dtypes and shapes of all tensors in a folder's `*.safetensors`, except those of adapters."""
     return {
         name: tensor
         for path in sorted(folder.glob("*.safetensors"))
@@ -58,20 +51,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def stored_dtypes(folder: Path) -> set[str]:
-    """Dtypes of the stored weights, to keep float32 weights in float32 when they are trained.
-
-    Returns:
-        Names of the format, e.g. `F32`; empty without safetensors.
-    """
+    """Dtypes of the stored weights, e.g. `F32`; empty without safetensors."""
     return {tensor.dtype for tensor in stored_tensors(folder).values()}
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """Dtype of most of the stored values, in which the result is saved, so that it has the size of its base.
-
-    Returns:
-        Name of the format, e.g. `BF16`; None if there are no safetensors.
-    """
+    """Dtype of most of the stored values, e.g. `BF16`; None without safetensors."""
     counts: Counter[str] = Counter()
     for tensor in stored_tensors(folder).values():
         counts[tensor.dtype] += tensor.count
@@ -79,12 +64,12 @@ def stored_dtype(folder: Path) -> str | None:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Read the header of a safetensors file and check it against the file's size, before a library maps the file.
+    """Read the header of a safetensors file and check it against the file's size.
 
     The format is specified in the README of Hugging Face's `safetensors`.
 
     Raises:
-        ModelError: the file is truncated, or is not a regular file or not a safetensors file.
+        ModelError: it is truncated, not a regular file or not a safetensors file.
     """
     if not path.is_file():  # a pipe would be waited for
         raise ModelError(f"{path} is not a regular file. Expected a safetensors file. {REDOWNLOAD}")
@@ -108,12 +93,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _wrong(tensors: dict[str, Any], notes: object, size: int) -> str:
-    """Description of what is wrong with a header; empty if it is valid.
-
-    Args:
-        notes: the header's `__metadata__`.
-        size: number of bytes after the header.
-    """
+    """What is wrong with a header (`notes` is its `__metadata__`, `size` the bytes after it); empty if it is valid."""
     if not tensors:
         return "has no weights"
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
@@ -132,7 +112,6 @@ def _wrong(tensors: dict[str, Any], notes: object, size: int) -> str:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """JSON object without duplicate keys."""
     value = dict(pairs)
     if len(value) < len(pairs):
         raise ValueError("a name occurs twice")
@@ -140,7 +119,6 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _consistent(entry: Any) -> bool:
-    """Whether a tensor's byte range matches its shape and dtype."""
     begin, end = entry["data_offsets"]
     shape, bits = entry["shape"], DTYPE_BITS.get(entry["dtype"])
     if (

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH = ("cu_seq_lens_q", "attention_mask", "position_ids")
-"""Arguments of a decoder that tell documents and padding apart."""
+"""Arguments of a decoder that mark documents and padding."""
 DENOMINATOR = 1_000_000
-"""Largest denominator of the fraction that a capacity is read as, so that 0.29 of 100 tokens are 29."""
+"""Bound of the fraction that a capacity is read as, so that 0.29 of 100 tokens are 29."""
 FLAT_MASK = 4
 """Axes of a mask `[batch, heads, seq, seq]`."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Which token of a batch belongs to which document, and how many of each may pass a routed block.
+    """The documents of a batch, and how many tokens of each may pass a routed block.
 
     Attributes:
         numbers: `[batch, seq]`, int64: the document of each token; the number of documents for padding.
@@ -36,10 +36,7 @@ class Documents:
 
 
 def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.device) -> Tensor:
-    """Which tokens of a batch are no padding, as far as the arguments of its decoder tell: `[batch, seq]`, bool.
-
-    The result is `[1, seq]` where `cu_seq_lens_q` tells it. Padding neither passes a routed block nor counts in the
-    loss of its router.
+    """Which tokens are no padding: `[batch, seq]`, bool; `[1, seq]` with `cu_seq_lens_q`.
 
     Args:
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]` or `attention_mask` `[batch, seq]`,
@@ -58,21 +55,20 @@ def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.de
 
 
 def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float, device: torch.device) -> Documents:
-    """Find the documents of a batch from the arguments of its decoder: each has a capacity of its own.
+    """Find the documents of a batch from the arguments of its decoder.
 
     Documents of a flattened batch are those of `cu_seq_lens_q`. Otherwise each row is one, without the tokens that
-    `attention_mask` `[batch, seq]` excludes; without a mask, a row is divided where `position_ids` do not go on by 1,
-    as transformers does.
+    `attention_mask` excludes; without a mask, a row is divided where `position_ids` do not go on by 1, as transformers
+    does.
 
     Args:
         shape: batch and seq, both at least 1.
-        batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
-            `[batch, seq]`, as far as there are any.
-        capacity: share of the tokens of each document that pass, see `RoutingSettings`; rounded down, at least one.
+        batch: keyword arguments: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids` `[batch, seq]`,
+            as far as there are any.
+        capacity: share of the tokens of each document that pass; rounded down, at least one.
 
     Raises:
-        ValueError: there is no `cu_seq_lens_q`, and `attention_mask` is not two-dimensional, so that it does not tell
-            the documents apart.
+        ValueError: there is no `cu_seq_lens_q`, and `attention_mask` is not two-dimensional.
     """
     import torch
 
@@ -106,18 +102,10 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
 
 
 def highest_of_each(weights: Tensor, documents: Documents) -> Tensor:
-    """Choose the tokens of each document with the highest router weights, as many as its capacity allows.
+    """Choose the tokens of each document with the highest `weights` `[batch, seq]`, up to its capacity.
 
-    Of equal weights the first token is chosen.
-
-    Args:
-        weights: `[batch, seq]`, floating point.
-
-    Returns:
-        `[batch, seq]`, bool.
-
-    Source:
-        Expert-choice routing: arXiv 2404.02258, section 3.3.
+    Of equal weights the first is chosen. Returns `[batch, seq]`, bool (expert-choice routing: arXiv 2404.02258, section
+    3.3).
     """
     import torch
 
@@ -137,7 +125,8 @@ def pass_chosen(
 ) -> object:
     """Pass the chosen tokens through a block as if there were no others, and leave the others as they are.
 
-    `x + r f(x)` for a chosen token with router weight `r`, `x` for any other; `f(x)` is what the block adds to `x`.
+    `x + r f(x)` for a chosen token with router weight `r`, `x` for any other, where `f(x)` is what the block adds to
+    `x` (arXiv 2404.02258, equation 1).
 
     Args:
         args: arguments of its forward, see `routed_forward`.
@@ -145,10 +134,7 @@ def pass_chosen(
         chosen: `[batch, seq]`, bool.
 
     Returns:
-        What the block's own forward returns, with hidden states of all tokens.
-
-    Source:
-        arXiv 2404.02258, equation 1.
+        The block's own output, with hidden states of all tokens.
     """
     import torch
 
@@ -188,12 +174,11 @@ class Gathered:
 
     @classmethod
     def of(cls, rows: Tensor, columns: Tensor, hidden: Tensor) -> Gathered:
-        """Place the chosen tokens side by side, so that a block computes nothing for the others.
+        """Place chosen tokens of `hidden` `[batch, seq, hidden]` side by side.
 
         Args:
             rows: `[chosen]`, int64, ascending; at least one token.
             columns: `[chosen]`, int64, ascending in each row.
-            hidden: `[batch, seq, hidden]`.
         """
         import torch
 
@@ -206,14 +191,10 @@ class Gathered:
         return cls(places, filled, slots, hidden.shape[1])
 
     def gather(self, value: object) -> Any:
-        """Gather the chosen tokens of an argument of a block, as of its hidden states, positions and mask.
+        """Gather the chosen tokens of an argument of a block.
 
-        Args:
-            value: a tensor `[batch or 1, seq, …]` or a mask `[batch or 1, heads, seq, seq]`, or a tuple of these.
-                Anything else is returned as it is.
-
-        Returns:
-            The tensor `[batch, longest, …]`, the mask `[batch, heads, longest, longest]`, or a tuple of these.
+        Tensors `[batch or 1, seq, …]` become `[batch, longest, …]`, masks `[batch or 1, heads, seq, seq]` become
+        `[batch, heads, longest, longest]`, also in tuples. Anything else is returned as it is.
         """
         import torch
 
@@ -237,7 +218,7 @@ class Gathered:
         return value.expand(len(self.columns), *value.shape[1:])[rows, self.columns]
 
     def _mask(self, mask: Tensor) -> Tensor:
-        """A mask `[batch, heads, longest, longest]`: a slot without a token is seen by itself alone."""
+        """`[batch, heads, longest, longest]`: a slot without a token is seen by itself alone."""
         import torch
 
         if len(self.columns) == 1:
@@ -253,12 +234,10 @@ class Gathered:
         return mask.masked_fill(empty[:, :, None], hidden).masked_fill(own, seen)
 
     def bounds(self, cu_seq_lens: Tensor) -> dict[str, Any]:
-        """Bounds of the documents of a flattened batch that have chosen tokens, which keep attention within them.
-
-        Such a batch has one row.
+        """Bounds of the documents with chosen tokens in a flattened batch of one row, which keep attention within them.
 
         Args:
-            cu_seq_lens: `[documents + 1]`, int32: bounds in the batch.
+            cu_seq_lens: `[documents + 1]`, int32.
 
         Returns:
             `cu_seq_lens_q` and `cu_seq_lens_k`, `[documents with a token + 1]`, int32; `max_length_q` and

@@ -1,5 +1,3 @@
-"""Loads the tokenizer of a model and sets a padding token that is not the end of a text."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -26,31 +24,20 @@ if TYPE_CHECKING:
     from llf_core.models.new_tokens import NewRows
 
 PADDING_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
-"""Tokens of published vocabularies that serve as padding, in the order in which one is looked for."""
+"""Padding tokens of published vocabularies, in the order in which one is looked for."""
 
 
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads on the right, with a padding token other than the end of a text.
 
-    A model that is trained with its end token as padding may never learn to stop, since padding is masked.
-
-    Args:
-        source: from `resolve_model`.
-        config: for `use_fast_tokenizer` and `trust_remote_code`, and for the tokens that are added.
-
-    Returns:
-        The tokenizer, checked: each id has an embedding, which `load_model` makes for new tokens, and its chat
-        template has limits.
+    Padding is masked, so a model with its end token as padding may never learn to stop. Each id is checked to have an
+    embedding, which `load_model` makes for new tokens. The chat template has limits.
     """
     return load_with_new_tokens(source, config)[0]
 
 
 def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTrainedTokenizerBase, NewRows]:
-    """`load_tokenizer`, with the tokens that it has added for the config, for which the model gets new rows.
-
-    Raises:
-        ModelError: see `load_tokenizer`.
-    """
+    """`load_tokenizer`, with the tokens that it has added for the config, for which the model gets new rows."""
     trusted = resolve_trust_remote_code(source, config)
     try:
         tokenizer = read_tokenizer(
@@ -76,7 +63,7 @@ def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTra
 
 
 def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[NewToken]:
-    """Tokens that came with the adapters of a config, whose rows are saved with them."""
+    """Tokens whose rows are saved with the adapters of a config."""
     from llf_core.models.adapter_config import adapter_settings
     from llf_core.models.adapter_folder import find_adapter
 
@@ -99,13 +86,11 @@ def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: object) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder or GGUF file and set its padding token, without the checks of `load_tokenizer`.
 
-    For a folder without a model, such as an adapter's, and for a file that is converted to one. Chat templates have
-    limits in this process from then on, see `limit_templates`.
+    Chat templates have limits in this process from then on, see `limit_templates`.
 
     Args:
         gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.
-        **arguments: further arguments of `AutoTokenizer.from_pretrained`, such as `use_fast` and `trust_remote_code`.
-            Settings of the tokenizer are saved with it.
+        **arguments: of `AutoTokenizer.from_pretrained`; settings of the tokenizer are saved with it.
     """
     from transformers import AutoTokenizer
 
@@ -123,7 +108,6 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: obje
 
 
 def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str:
-    """Why a tokenizer cannot be loaded, and what to do."""
     if not trusted and "custom code" in str(error):
         return (
             f"The tokenizer of {source.name} needs the Python code that comes with it. "
@@ -149,7 +133,7 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
 
 
 def _refused_by_library(path: Path) -> str:
-    """Why the library rejects a `tokenizer.json`, as a sentence; empty if it accepts it."""
+    """Why the library rejects a `tokenizer.json`; empty if it accepts it."""
     from tokenizers import Tokenizer
 
     try:
@@ -163,9 +147,8 @@ def _refused_by_library(path: Path) -> str:
 def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     """Set a padding token other than the end of sequence, so that masking one never masks the other.
 
-    Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
-    token. A vocabulary without any of these, or with one token for unknown text and the end of sequence, as GPT-2's,
-    pads with the end of sequence, and has no padding token without that.
+    Uses the tokenizer's own padding token, else one that its vocabulary has for the purpose, else the unknown token.
+    Only a vocabulary without any of these, as GPT-2's, pads with the end of sequence.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
