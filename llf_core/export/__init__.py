@@ -1,7 +1,4 @@
-"""Exports of models: as an adapter, a whole model and other formats, each with a receipt of what was written.
-
-The modules that load a model import torch; a child process imports them.
-"""
+"""Exports of models in several formats, each with a receipt of what was written."""
 
 from __future__ import annotations
 

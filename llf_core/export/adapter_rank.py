@@ -1,7 +1,7 @@
-"""Adapters of another rank: a LoRA that is shrunk, or one that is extracted from two whole models, each with its error.
+"""Adapters of another rank: a LoRA that is shrunk, or one that is extracted from two whole models.
 
-Both are nearest products of a rank in the Frobenius norm (Eckart and Young, 1936), matrix by matrix, so no data and no
-forward pass is needed. Only the files are read: neither transformers nor the base model of a LoRA is loaded.
+Both are nearest products of a rank in the Frobenius norm (Eckart and Young, 1936), matrix by matrix, computed from the
+files alone.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 OVERSAMPLING = 16
-"""Further columns of the random projection; Halko et al., arXiv 0909.4061, section 4.2, advise 5 or 10."""
+"""Additional columns of the random projection; Halko et al., arXiv 0909.4061, section 4.2, advise 5 or 10."""
 POWER_ITERATIONS = 4
-"""Multiplications that make small singular values smaller still (arXiv 0909.4061, algorithm 4.4)."""
+"""Power iterations suppress small singular values (arXiv 0909.4061, algorithm 4.4)."""
 KEPT = frozenset({"modules_to_save", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_bias"})
-"""What a LoRA may have beside its matrices; none of it has a rank that could be changed alone."""
+"""Parts of a LoRA whose rank cannot be changed."""
 
 
 @dataclass(frozen=True)
 class RankError:
-    """What the rank costs.
+    """Error of a change of rank.
 
     Attributes:
-        errors: relative error of each matrix, of at least one, by its path: the Frobenius norm of what is missing,
-            divided by that of the whole change; 0 to 1.
+        errors: relative error of each matrix by its path: Frobenius norm of what is missing, divided by that of the
+            whole change; 0 to 1.
         total: the same over all matrices together.
-        left_out: names of weights that differ between two models and that the LoRA does not change, such as norms,
-            biases, embeddings and the head.
+        left_out: weights that differ between two models and that the LoRA does not change, such as norms, biases,
+            embeddings and the head.
     """
 
     errors: dict[str, float]
@@ -53,7 +53,7 @@ class RankError:
 
     @property
     def sentence(self) -> str:
-        """The error for people: the share of the squared norm that is kept, `1 - total²`, and the worst matrix."""
+        """The share of the squared norm that is kept, `1 - total²`, and the worst matrix."""
         worst = max(self.errors, key=lambda name: self.errors[name])
         found = (
             f"{percent(1 - self.total**2, 1)} of the change is kept (relative error {self.total:.3f}); the worst of "
@@ -67,19 +67,16 @@ class RankError:
 def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = lambda *_: None) -> RankError:
     """Write a LoRA of a smaller rank that is nearest to a given one, in the Frobenius norm of each layer's change.
 
-    Its file and its memory in a server are smaller, and servers that limit the rank take it.
+    Its largest singular values (Eckart and Young, 1936), from the QR factors of `B` and `Aᵀ`, whose core is `[rank,
+    rank]`.
 
     Args:
-        folder: destination, a new folder; its parent is made.
+        folder: a new folder; its parent is made.
         progress: called with a description of the work, the number of layers done and their total.
 
     Raises:
-        ExportError: the folder holds no plain LoRA, an alpha or its pattern is not valid, the rank is not positive or
-            not below its own, or the destination is not empty or cannot be written.
-
-    Source:
-        The largest singular values are the nearest matrix of a rank: Eckart and Young, The approximation of one matrix
-        by another of lower rank, 1936. `B A = U S Vᵀ` by the QR factors of `B` and `Aᵀ`, whose core is `[rank, rank]`.
+        ExportError: the folder holds no plain LoRA, an alpha is not valid, the rank is not positive or not below its
+            own, or the destination is not empty.
     """
     import torch
 
@@ -106,21 +103,15 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
 def extract_adapter(
     base: Path, tuned: Path, folder: Path, rank: int, progress: Progress = lambda *_: None
 ) -> RankError:
-    """Write the difference of two whole models as a LoRA: what a full fine-tuning has changed, in a small file.
+    """Write the difference of two whole models as a LoRA, by randomized SVD (arXiv 0909.4061, algorithms 4.4 and 5.1).
 
     Args:
-        folder: destination, a new folder; its parent is made.
+        folder: a new folder; its parent is made.
         progress: called with a description of the work, the number of weights done and their total.
-
-    Returns:
-        The error of each linear layer that differs and of all together, and what is left out.
 
     Raises:
         ExportError: a folder holds no weights in safetensors, the models have other shapes or no linear layer in which
-            they differ, the rank is not positive, or the destination is not empty or cannot be written.
-
-    Source:
-        Randomized SVD with power iterations, arXiv 0909.4061, algorithms 4.4 and 5.1.
+            they differ, the rank is not positive, or the destination is not empty.
     """
     if rank < 1:
         raise ExportError(f"The rank is {rank}. Expected an integer of at least 1.")
@@ -165,7 +156,6 @@ def extract_adapter(
 
 
 def _lora_settings(adapter: Path) -> dict[str, Any]:
-    """The config of a plain LoRA."""
     if not (adapter / SETTINGS).is_file() or not (adapter / WEIGHTS).is_file():
         raise ExportError(f"{adapter} has no {SETTINGS} and {WEIGHTS}. Expected the folder of a LoRA.")
     settings = read_json_object(adapter / SETTINGS)
@@ -178,7 +168,6 @@ def _lora_settings(adapter: Path) -> dict[str, Any]:
 
 
 def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
-    """Check that each alpha is a number, and each layer of one a regular expression that can follow others."""
     alphas = settings.get("alpha_pattern") or {}
     if not isinstance(alphas, dict):
         raise ExportError(f"`alpha_pattern` in {path} is {str(alphas)[:60]}. Expected an alpha for each layer.")
@@ -201,7 +190,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """The matrices A `[rank, in]` and B `[out, rank]` of each layer, by its path."""
+    """Matrices A `[rank, in]` and B `[out, rank]` of each layer."""
     from safetensors.torch import load_file
 
     weights = load_file(adapter / WEIGHTS)
@@ -218,12 +207,12 @@ def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _layers(key: str) -> str:
-    """The regular expression of the layers that a key of `alpha_pattern` names, as peft's `get_pattern_key` has it."""
+    """As peft's `get_pattern_key` has it."""
     return rf"(.*\.)?({key})$"
 
 
 def _scale(settings: dict[str, Any], path: str, own_rank: int) -> float:
-    """The factor of a layer's product: `alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
+    """`alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
     alphas = settings.get("alpha_pattern") or {}
     alpha = next(
         (value for key, value in alphas.items() if re.match(_layers(key), path)), settings.get("lora_alpha", 8)
@@ -278,7 +267,6 @@ def _write(folder: Path, settings: dict[str, Any], rank: int, weights: dict[str,
 
 
 def _tensors(folder: Path) -> dict[str, Path]:
-    """The file of each weight of a model in safetensors."""
     from safetensors import safe_open
 
     names, _, _ = weight_files([path.name for path in folder.iterdir()] if folder.is_dir() else [])
@@ -300,7 +288,7 @@ def _read(files: dict[str, Path], name: str) -> Tensor:
 
 
 def _is_linear(name: str, weight: Tensor) -> bool:
-    """Whether a weight is that of a linear layer in a block: embeddings and head have the vocabulary's size."""
+    """Embeddings and head have no number in their names."""
     matrix = 2
     return weight.dim() == matrix and name.endswith(".weight") and any(part.isdigit() for part in name.split("."))
 

@@ -23,14 +23,10 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 ROWS = 10
-"""Maximum number of rows of the table of the curve."""
 
 
 def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, folder: Path) -> None:
-    """Write `README.md` in the format of the Hugging Face Hub, in place of an earlier one.
-
-    A reader of the folder, and the hub's page of it, then know what the model is and how it was checked.
-    """
+    """Write the model card `README.md` in the format of the Hugging Face Hub."""
     facts = run_facts(request.target.run_id)
     parts = [
         f"---\n{yaml.safe_dump(_front(source, request, facts), sort_keys=False)}---",
@@ -100,7 +96,7 @@ def _curve(facts: RunFacts | None) -> str:
 
 
 def _spread(rows: list[Any]) -> list[Any]:
-    """At most `ROWS` rows, evenly spread, the first and the last among them."""
+    """At most `ROWS` rows, evenly spaced, with the first and the last."""
     if len(rows) <= ROWS:
         return rows
     return [rows[round(at * (len(rows) - 1) / (ROWS - 1))] for at in range(ROWS)]
@@ -156,5 +152,5 @@ def _number(value: object) -> str:
 
 
 def _last(name: str) -> str:
-    """Last component of a path or hub id, without the folders of this machine."""
+    """Last component of an absolute path; any other name as it is."""
     return name.rstrip("/").rpartition("/")[2] if name.startswith("/") else name

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from llf_core.export.request import ExportRequest
 
 COMBINED = "combined"
-"""PEFT's name of the combination."""
 LEFT_OUT = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "trainable_token_indices")
-"""Options of a LoRA that PEFT's combination leaves out."""
+"""Options that PEFT's combination ignores."""
 SEED = 0
-"""Seed of the values that DARE drops at random (arXiv 2311.03099), so that an export can be repeated."""
+"""Seed of DARE (arXiv 2311.03099), so that an export can be repeated."""
 
 
 def combine_adapters(
@@ -32,17 +31,10 @@ def combine_adapters(
 ) -> PeftModel:
     """Load further adapters beside the first, and activate their weighted combination; the others are removed.
 
-    What was trained apart is then one model, which is written as a single adapter or merged.
-
-    Args:
-        weights: the factor of each adapter, in the order of `folders`.
+    TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.
 
     Raises:
-        ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
-            them.
-
-    Source:
-        TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.
+        ExportError: an adapter is no LoRA or has options that PEFT's combination ignores, or PEFT cannot combine them.
     """
     import torch
 
@@ -68,7 +60,7 @@ def combine_adapters(
 
 
 def _check(folders: Sequence[Path]) -> None:
-    """Refuse what PEFT's combination would leave out without a word."""
+    """Refuse what PEFT's combination would ignore."""
     for folder in folders:
         settings = adapter_settings(folder)
         kind = settings.peft_type.value

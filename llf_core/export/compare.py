@@ -1,4 +1,4 @@
-"""Compares what another program computed with an export to what was measured of the live model."""
+"""Compares what another program computes with an export to the live model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from llf_core.export.reference import Reference
 
 ROUNDING = 1e-6
-"""Relative difference of two logits that float32 hardly tells apart."""
+"""Relative rounding error of a float32 logit."""
 LOGIT_LIMITS = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference of a logit between two programs, as a share of the spread (standard deviation) of the live
-model's logits, by the dtype in which both compute. Sums in another order differ by about 1e-5 in float32."""
+"""Largest difference of a logit between two programs, by the dtype in which both compute.
+
+A share of the standard deviation of the live model's logits. Sums in another order differ by about 1e-5 in float32.
+"""
 LOSSY = "The export is an approximation: its loss is measured and has no limit."
 KL_LIMITS = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}
-"""Largest mean KL divergence in nats between the live model and what was written, by the dtype of its weights:
-bfloat16 rounds a weight by up to 1/512 of it."""
+"""Largest mean KL divergence in nats from the live model, by the dtype of the written weights."""
 
 
 def compare_all(  # noqa: PLR0913 - what the limits depend on
@@ -35,18 +36,13 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     written: Sequence[Tensor] | None = None,
     lossy: bool = False,
 ) -> list[ReceiptCheck]:
-    """All checks of an export that transformers loads.
-
-    They tell whether the files compute what the exported model does.
+    """All checks of an export that transformers loads; the first alone if it could not be loaded or lacks weights.
 
     Args:
         compute_dtype: dtype in which both computed: `float32`, `bfloat16` or `float16`.
         written: logits of the live model after it was rounded to `dtype`, of the shapes of `Reference.logits`; None if
-            it was not changed. Those of the export are held against them, and the KL divergence against `reference`.
+            it was not changed. The export's logits are compared with them, its KL divergence is from `reference`.
         lossy: whether the export is an approximation: KL divergence and answers are measured without a limit.
-
-    Returns:
-        The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -74,15 +70,11 @@ def compare_scores(
     dtype: str,
     written: Sequence[Tensor] | None = None,
 ) -> list[ReceiptCheck]:
-    """All checks of a reward model that transformers loads as a classifier with one label, for the receipt.
+    """All checks of a reward model, as `compare_all`; scores of a single conversation fail, see `logits_check`.
 
     Args:
-        reference: what was measured of the live model; its logits are scores `[1, 1]`.
-        written: scores of the live model after it was rounded to `dtype`, see `compare_all`.
-
-    Returns:
-        The checks, that of loading first; only this one if the export could not be loaded or lacks weights. Those of
-        scores fail for a single conversation, see `logits_check`.
+        reference: its logits are scores `[1, 1]`.
+        written: scores `[1, 1]` of the live model after it was rounded to `dtype`.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -103,7 +95,6 @@ def _load_check(found: PlainResult) -> ReceiptCheck:
 
 
 def _compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
-    """Compare the chat template, its rendering, the tokenizer, and the tokens that end an answer."""
     same = reference.template == found.template
     checks = [
         ReceiptCheck("chat template", same, "equal" if same else "differs", by=found.by),
@@ -120,15 +111,14 @@ def _compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck
 def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: float, by: str) -> ReceiptCheck:
     """Compare logits at each position by their largest difference, which is infinite where a logit is not finite.
 
+    It fails too if a prompt has another number of positions, or `expected` is a single value, without a standard
+    deviation.
+
     Args:
         expected: logits for each prompt `[N, V]`, float32: N positions, V tokens.
         found: the same of another program; columns that only one side has, as padding of the vocabulary, are ignored.
         share: limit as a share of the standard deviation of all values of `expected`.
         by: program and version that computed `found`.
-
-    Returns:
-        The check; it fails too if a prompt has another number of positions, or if `expected` is a single value, which
-        has no standard deviation.
     """
     import torch
 
@@ -145,17 +135,11 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
 
 
 def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """Mean KL divergence from the live model's distribution, KL(live ‖ written), over all positions, in nats.
-
-    One number shows how far the predictions of what was written are from those of the live model.
+    """Mean KL(live ‖ written) in nats over all positions; 0 without any, infinite or NaN if a logit is not finite.
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`: N positions, V tokens.
-        found: the same of what was written, with as many positions, which `kl_check` checks. Columns that only one
-            side has, as padding of the vocabulary, are ignored: the probabilities are those among the other tokens.
-
-    Returns:
-        The mean; 0 without positions, infinite or not a number (NaN) if a logit is not finite.
+        found: the same of what was written. Columns that only one side has, as padding of the vocabulary, are ignored.
     """
     import torch
 
@@ -170,18 +154,10 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
 
 def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, by: str) -> ReceiptCheck:
-    """Compare the distributions of the next token, by `mean_kl`.
+    """Compare the distributions of the next token by `mean_kl`, up to `limit` nats.
 
-    It also judges quantized files, whose logits differ while the distributions stay close.
-
-    Args:
-        expected: logits of the live model, for each prompt `[N, V]`.
-        found: logits of what was written, `[N, V]` too, see `mean_kl`.
-        limit: largest mean KL divergence that passes, in nats.
-        by: program and version that computed `found`.
-
-    Returns:
-        The check; it fails too if a prompt has another number of positions, or a logit is not finite.
+    It fails too if a prompt has another number of positions, or a logit is not finite. Logits are `[N, V]` for each
+    prompt; `by` is the program and version that computed `found`.
     """
     if any(one.shape[0] != other.shape[0] for one, other in zip(expected, found, strict=True)):
         return ReceiptCheck("KL divergence", passed=False, measured="other shape", limit=limit, unit="nats", by=by)
@@ -190,15 +166,9 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
 
 
 def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
-    """Share of the tokens of the live model's answers that another program would not choose after the same tokens.
+    """Share of the live model's answer tokens, 0 to 1, that another program would not choose after the same tokens.
 
-    A reader notices changed tokens, and a KL divergence does not show how many there are.
-
-    Args:
-        found: logits of what was written, for each prompt `[N, V]`, with the positions of `Reference.logits`.
-
-    Returns:
-        0 to 1, over all answers; tokens before the N positions are not counted.
+    Tokens before the N positions of its logits `[N, V]` for each prompt are not counted.
     """
     changed, total = 0, 0
     for answer, logits in zip(reference.answers, found, strict=True):
@@ -213,8 +183,7 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
     """Compare greedy answers, which may differ by rounding where two tokens are almost equally likely.
 
     An answer may differ if, at its first other token, the live model prefers its own by no more than twice the largest
-    difference of a logit there: that is how far two logits can move against each other. An answer that only ends
-    earlier or later never passes.
+    difference of a logit there. An answer that only ends earlier or later never passes.
     """
     changed, unexplained = 0, 0
     for number, (answer, other) in enumerate(zip(reference.answers, found.answers, strict=True)):
@@ -231,11 +200,10 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
 
 
 def _is_tie(live: Tensor, made: Tensor, answer: Sequence[int], at: int, token: int) -> bool:
-    """Whether two tokens differ by less in the live model than what was written differs from it.
+    """Whether the margin between two tokens of the live model is within the error of what was written.
 
     Args:
         live: logits `[N, V]` at the end of prompt and answer; the row before a token predicts it.
-        answer: token ids of the live model's answer.
         at: index of the first other token.
     """
     row = live.shape[0] - 1 - len(answer) + at

@@ -1,5 +1,3 @@
-"""The error of an export, in sentences for the person who asked for it."""
-
 from __future__ import annotations
 
 from llf_core.user_error import UserError

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BITS = 4
-"""Bits of the format gptq."""
 DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """An export as a config file asks for it.
+    """An export as a config file describes it.
 
     Attributes:
-        target: the model: the last adapter on the base into which the others are merged.
+        target: the last adapter on the base into which the others are merged.
         arguments: arguments of `export`, as far as the config has them.
     """
 
@@ -32,18 +31,15 @@ class ExportConfig:
 
 
 def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConfig:
-    """Read a config file of an export.
+    """Read a config file of an export, YAML or JSON, as LLaMA-Factory has them.
 
-    `llf export CONFIG` then runs LLaMA-Factory's files for merging a model unchanged. The keys of calibration data have
-    no effect, since the format gptq rounds to nearest.
+    The keys of calibration data have no effect, since the format gptq rounds to nearest.
 
     Args:
-        source: path of a YAML or JSON file.
         overrides: `key=value`, as on a command line; they replace the file's values.
 
     Raises:
-        ExportError: the file is not valid, or a key `export_*` has a value that it cannot have or that is not
-            supported.
+        ExportError: the file, or a key `export_*`, has a value that is not valid or not supported.
     """
     requested = read(source, overrides)
     if requested.problems:
@@ -80,7 +76,6 @@ def _is_positive(value: object) -> bool:
 
 
 def _checked(values: dict[str, Any], key: str, fits: Callable[[Any], bool], expected: str) -> Any:
-    """The value of a key; None if it is absent or null."""
     value = values.get(key)
     if value is not None and not fits(value):
         raise ExportError(f"`{key}` is {value!r}. Expected {expected}.")
@@ -88,7 +83,6 @@ def _checked(values: dict[str, Any], key: str, fits: Callable[[Any], bool], expe
 
 
 def _quantization(values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a quantizing export."""
     bits = values.get("export_quantization_bit")
     if bits is None:
         return {}

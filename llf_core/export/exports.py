@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MODULE = "llf_core.export.perform"
 SIZE = re.compile(r"^\s*(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>([KMGT]i?)?B)?\s*$", re.IGNORECASE)
 GIGABYTES_BELOW = 1000
-"""A size below this number is one in gigabytes."""
+"""Numbers below are sizes in gigabytes."""
 UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KIB": 2**10,
     "MIB": 2**20,
@@ -50,11 +50,7 @@ UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @dataclass(frozen=True)
 class Export:
-    """A finished export.
-
-    Attributes:
-        url: address of its repository on the hub; empty if it was not pushed.
-    """
+    """A finished export; `url` is its repository on the hub, empty if it was not pushed."""
 
     folder: Path
     receipt: Receipt
@@ -153,7 +149,6 @@ def export(  # noqa: PLR0913 - what an export has
 
 
 def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None:
-    """Note the export in its run's folder; a disk that is full or read-only leaves it out."""
     if not request.target.run_id:
         return
     step, made = request.target.step, receipt.made
@@ -163,7 +158,6 @@ def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None
 
 
 def _run(request: ExportRequest, **child: Any) -> Receipt:
-    """Export in a child process, and rename the result."""
     work = hidden_folder(request.folder)
     work.mkdir()
     try:
@@ -187,7 +181,7 @@ def _run(request: ExportRequest, **child: Any) -> Receipt:
 
 
 def _keep(work: Path, folder: Path) -> str:
-    """Keep an export that failed its receipt beside the destination, and say where, or why not."""
+    """Keep a failed export beside the destination, and say where, or why not."""
     failed = folder.with_name(f"{folder.name}.failed")
     try:
         check_destination(failed, overwrite=True)
@@ -198,7 +192,7 @@ def _keep(work: Path, folder: Path) -> str:
 
 
 def _full_disk(folder: Path) -> str:
-    """A sentence if the disk of a folder is full: the programs that write an export say so in words of their own."""
+    """A sentence if the disk of a folder is full, which other programs report in their own words."""
     if shutil.disk_usage(folder).free >= FULL_BELOW_BYTES:
         return ""
     return f" {command_message(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder)}"
@@ -207,11 +201,9 @@ def _full_disk(folder: Path) -> str:
 def bytes_of_size(value: str | float) -> int:
     """Bytes of a size such as `5GB` or `5GiB`, with the units of transformers.
 
-    Sizes come from the command line, from code and from configs in different forms.
-
     Args:
-        value: a text, in gigabytes if it has no unit; or a number: of bytes, or of gigabytes if it is below
-            `GIGABYTES_BELOW`, so that the `export_size` of a config can be given.
+        value: a text, in gigabytes without a unit; or a number: of bytes, or of gigabytes if it is below
+            `GIGABYTES_BELOW`, as the `export_size` of a config.
 
     Raises:
         ExportError: it is no size.
@@ -239,7 +231,6 @@ def _target(target: Any, home: Path | None) -> Target:
 
 
 def _adapters(target: Target, others: Sequence[tuple[Target, float]]) -> tuple[WeightedAdapter, ...]:
-    """The target's adapter and the further ones, with their weights."""
     weights = {one.adapter: weight for one, weight in others}
     found = []
     if target.adapter is not None:
@@ -253,7 +244,6 @@ def _adapters(target: Target, others: Sequence[tuple[Target, float]]) -> tuple[W
 
 
 def _weight(given: Any) -> float:
-    """The weight of an adapter."""
     try:
         weight = float(given)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What a format of exports is: checks a request, writes files, and verifies them with another program."""
+"""Base class and list of the formats of exports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ FORMATS = {
     "gptq": "llf_core.export.formats.quantized:GptqFormat",
     "awq": "llf_core.export.formats.quantized:AwqFormat",
 }
-"""Formats by name: module and class."""
 
 
 class ExportFormat(ABC):
@@ -51,8 +50,7 @@ class ExportFormat(ABC):
         """Check a request before anything is loaded.
 
         Raises:
-            ExportError: an option does not fit the format or the target, or a package or program of the format is not
-                installed.
+            ExportError: an option does not fit the format or the target, or a package or program is not installed.
         """
 
     @abstractmethod
@@ -71,18 +69,13 @@ class ExportFormat(ABC):
     def verify(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[ReceiptCheck]:
-        """Load what was written by another program, and compare it with the live model.
+        """Load what `write` wrote by another program, and compare it with the live model.
 
         A fault that the writer makes would be made again where it reads its own files.
-
-        Args:
-            folder: what `write` wrote.
         """
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
         """Rows of the receipt's table of quantizations, see `Receipt.table`; none by default.
-
-        A quantization has a cost, which people weigh against its size.
 
         Args:
             checks: what `verify` returned, which is called before.
@@ -92,8 +85,6 @@ class ExportFormat(ABC):
 
 def find_format(name: str) -> ExportFormat:
     """The format of a name.
-
-    A misspelled one is refused before anything is loaded.
 
     Raises:
         ExportError: there is no such format.

@@ -1,7 +1,7 @@
 """Ollama's `Modelfile` of an export: the chat template as a Go template, stops and parameters.
 
-The Go template is read off what the chat template renders around marked texts, and kept only if it gives the same text
-for conversations with several turns; with tools and their results too, if the chat template has them.
+The Go template is read off what the chat template renders around marked texts, and kept only if it renders
+conversations with several turns (and tools, if the chat template has them) alike.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MODELFILE = "Modelfile"
 CONTEXT = 4096
-"""`num_ctx` of models with a longer context: memory for keys and values is allocated for all of it."""
+"""`num_ctx` of models with a longer context, for all of which memory would be allocated."""
 SYSTEM, USER, SECOND, ANSWER, RESULT = "Sq1system", "Uq1first", "Uq2second", "Aq1answer", "Rq1result"
-"""Texts that no template has."""
+"""Markers that no template contains."""
 PARAMETERS = {
     "temperature": "temperature",
     "top_p": "top_p",
@@ -28,7 +28,7 @@ PARAMETERS = {
     "min_p": "min_p",
     "repetition_penalty": "repeat_penalty",
 }
-"""Parameters of Ollama by their name in a generation config."""
+"""Ollama's name of each parameter of a generation config."""
 
 
 def _tool(name: str) -> dict[str, object]:
@@ -65,7 +65,7 @@ class TurnTexts:
         system: before and after a system message.
         user: before and after a user message; the latter begins the answer.
         answer: after an answer that another message follows.
-        tools: the texts around tools; None if the template has none that Ollama could write.
+        tools: None if the template has none that Ollama could write.
     """
 
     system: tuple[str, str]
@@ -75,13 +75,11 @@ class TurnTexts:
     tools: ToolTexts | None = None
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
-        """The text of a conversation that an answer follows, as the Go template gives it.
-
-        `read_turns` compares it with what the chat template renders.
+        """The text of a conversation that an answer follows, as the Go template renders it.
 
         Args:
-            messages: chat messages with `role` and `content`; those of the assistant may have `tool_calls` instead.
-            tools: functions that may be called, as JSON schemas; None for none.
+            messages: messages with `role` and `content`; the assistant's may have `tool_calls` instead.
+            tools: functions that may be called, as JSON schemas.
         """
         system = next((one["content"] for one in messages if one["role"] == "system"), None)
         text = self._head(system, tools or [])
@@ -110,7 +108,7 @@ class TurnTexts:
         return (begin + listed + end).replace(SYSTEM, system or "")
 
     def go(self) -> str:
-        """The Go template of these texts, for `TEMPLATE` in a `Modelfile`."""
+        """The Go template, for `TEMPLATE` in a `Modelfile`."""
         head = [("if .System", self.system[0] + "{{ .System }}" + self.system[1]), ("else", self.no_system)]
         if self.tools is not None:
             both, alone = (self._go_tools(*one) for one in (self.tools.with_system, self.tools.without_system))
@@ -140,17 +138,11 @@ class TurnTexts:
 
 
 def read_turns(render: Any) -> TurnTexts | None:
-    """Read the texts around messages off a chat template.
-
-    Ollama renders chats with a Go template, so the Jinja template has to be told by its results.
+    """Read the texts around messages off a chat template; None if a Go template cannot render the same.
 
     Args:
-        render: called with messages and tools (or None); returns their text with the header of an answer. It may raise
-            any error, where the template refuses the messages.
-
-    Returns:
-        The texts; None if the template refuses a system message or several turns, or renders them otherwise than a Go
-        template of these texts.
+        render: called with messages and tools (or None); returns their text with the header of an answer, or raises any
+            error.
     """
     user, answer, system = (
         {"role": role, "content": text} for role, text in (("user", USER), ("assistant", ANSWER), ("system", SYSTEM))
@@ -178,7 +170,7 @@ def read_turns(render: Any) -> TurnTexts | None:
 
 
 def _is_plain(turns: TurnTexts) -> bool:
-    """Whether no text has signs that mean something in a Go template, also with what follows, or end its text."""
+    """Whether no text contains or completes signs of a Go template, or ends its text."""
     return "{{{" not in turns.go() and not any(sign in repr(turns) for sign in ("{{", "}}", '"""'))
 
 
@@ -187,7 +179,7 @@ def _message(role: str, content: str) -> dict[str, object]:
 
 
 def _with_tools(turns: TurnTexts, render: Any) -> TurnTexts:
-    """The texts with those around tools, if the template has tools and Ollama can write them."""
+    """Add the texts around tools, if the template has tools and Ollama can write them."""
     user, system, result = _message("user", USER), _message("system", SYSTEM), _message("tool", RESULT)
     call = _message("assistant", "") | {"tool_calls": [CALL]}
     try:
@@ -230,14 +222,14 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
     context: int | None,
     adapter: str = "",
 ) -> str:
-    """The text of a `Modelfile`, with which `ollama create` imports an export.
+    """The text of a `Modelfile`, for `ollama create`.
 
     Args:
         from_: what follows FROM: `.` for a folder of safetensors, or a GGUF file.
-        tokenizer: has the chat template; one that has no Go template is left out.
-        stops: token ids that end an answer; those without a text are left out.
+        tokenizer: its chat template is left out if it has no Go template.
+        stops: token ids that end an answer.
         context: number of tokens that the model was made for, of which `num_ctx` gets at most `CONTEXT`; None if
-            unknown, which leaves it out.
+            unknown.
         adapter: a GGUF adapter that is applied to the model; empty for none.
     """
     lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile"]
@@ -264,7 +256,7 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
 def write_modelfile(  # noqa: PLR0913, PLR0917 - what a Modelfile has
     model: Any, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], folder: Path, from_: str, adapter: str = ""
 ) -> Path:
-    """Write the `Modelfile` of an export, from which `ollama create` makes a model."""
+    """Write the `Modelfile` of an export."""
     config = model.config.get_text_config(decoder=True)
     generation = getattr(model, "generation_config", None)
     text = modelfile(
@@ -281,7 +273,7 @@ def write_modelfile(  # noqa: PLR0913, PLR0917 - what a Modelfile has
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase) -> object:
-    """Renders messages without the token that begins a text, which Ollama adds itself."""
+    """Leaves out the token that begins a text, which Ollama adds itself."""
     begin = tokenizer.bos_token or ""
 
     def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
@@ -294,13 +286,11 @@ def _renderer(tokenizer: PreTrainedTokenizerBase) -> object:
 
 
 def _split(text: str, mark: str) -> tuple[str, str]:
-    """The parts of a text before and after a mark that it has once."""
     before, after = text.split(mark)
     return before, after
 
 
 def _common_end(*texts: str) -> str:
-    """The longest text with which all end."""
     length = min(map(len, texts))
     at = next((at for at in range(length) if len({one[-1 - at] for one in texts}) > 1), length)
     return texts[0][len(texts[0]) - at :]

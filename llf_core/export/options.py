@@ -12,19 +12,13 @@ if TYPE_CHECKING:
     from llf_core.export.request import ExportRequest
 
 MIN_SHARD = 1_000_000
-"""Smallest maximum size of a weight file, in bytes: smaller ones would make a file of nearly each tensor."""
+"""Smaller shards would make a file of nearly each tensor."""
 PRUNING = ("ties", "dare", "magnitude")
-"""Beginnings of the names of combinations that need a density."""
+"""Prefixes of combinations that need a density."""
 
 
 def check_reward_model(request: ExportRequest, supported: bool) -> None:
-    """Check that a format and its options are for a reward model too.
-
-    Without this check it would fail only after the model was loaded, or its head would be lost.
-
-    Raises:
-        ExportError: they are not.
-    """
+    """Check that a format and its options are for a reward model too."""
     if not supported:
         raise ExportError(
             f"{request.target.name} is a reward model, which the format {request.format} has no place for: its head "
@@ -40,60 +34,32 @@ def check_reward_model(request: ExportRequest, supported: bool) -> None:
 
 
 def check_device(request: ExportRequest) -> None:
-    """Check where the model is computed.
-
-    Any other word would mean `auto`.
-
-    Raises:
-        ExportError: it is not one of `DEVICES`.
-    """
+    """Check that the device is one of `DEVICES`."""
     if request.device not in DEVICES:
         raise ExportError(f"`device` is {request.device!r}. Expected {' or '.join(DEVICES)}.")
 
 
 def check_quantizations(request: ExportRequest) -> None:
-    """Check that no quantizations are named, for the formats that write none or a single one.
-
-    Raises:
-        ExportError: some are.
-    """
+    """Check that no quantizations are named, for the formats that write none or a single one."""
     if request.quantizations:
         raise ExportError(f"`quantizations` is for the format gguf. Expected none for {request.format}.")
 
 
 def check_dtype(request: ExportRequest) -> None:
-    """Check the dtype of the written weights.
-
-    A dtype that no file has would be an error only after the model was loaded.
-
-    Raises:
-        ExportError: it is not one of `DTYPES`.
-    """
+    """Check that the dtype of the written weights is one of `DTYPES`."""
     if request.dtype not in DTYPES:
         meant = did_you_mean(request.dtype, DTYPES)
         raise ExportError(f"`dtype` is {request.dtype!r}.{meant} Expected one of {', '.join(DTYPES)}.")
 
 
 def check_shards(request: ExportRequest) -> None:
-    """Check the maximum size of a weight file.
-
-    A tiny one would make a file of nearly each weight.
-
-    Raises:
-        ExportError: it is below `MIN_SHARD`.
-    """
+    """Check that the maximum size of a weight file is at least `MIN_SHARD`."""
     if request.shard_bytes < MIN_SHARD:
         raise ExportError(f"`shard_size` is {request.shard_bytes} bytes. Expected at least 1 MB, such as 5GB.")
 
 
 def check_combination(request: ExportRequest) -> None:
-    """Check how several adapters are combined.
-
-    PEFT would refuse it only after the adapters were loaded.
-
-    Raises:
-        ExportError: the combination is unknown, or its density is missing, out of range or not used by it.
-    """
+    """Check how several adapters are combined: a known combination, with a density where it uses one."""
     if request.combination not in COMBINATIONS:
         meant = did_you_mean(request.combination, COMBINATIONS)
         raise ExportError(

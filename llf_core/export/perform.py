@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, int], object]) -> Receipt:
     """Export into a folder, and write the receipt there.
 
-    It runs in a process of its own, whose memory is free when the export ends.
-
     Args:
         progress: called with a description of the work, the number of steps done and their total.
     """
@@ -46,13 +44,7 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
 
 
 def failure_sentence(receipt: Receipt) -> str:
-    """What failed in a receipt, and what was measured.
-
-    It is the error of the export, so it names the numbers.
-
-    Args:
-        receipt: with at least one check that failed.
-    """
+    """What failed in a receipt, at least one check, and what was measured."""
     first, *others = receipt.failed
     names = ", ".join(one.name for one in others)
     more = f" {with_unit(len(others), 'more check')} failed: {names}." if others else ""

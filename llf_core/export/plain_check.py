@@ -16,14 +16,10 @@ from typing import Any
 def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     """Load model and tokenizer by the lines of the card, executed in the folder as they stand.
 
-    Only the dtype is chosen, where the files do not choose how they are computed, so that rounding has a tight limit.
-
-    Args:
-        job: what to load, as `plain_program` writes it.
+    Only the dtype is chosen, where the files do not choose how they are computed.
 
     Returns:
-        Model in evaluation mode, tokenizer, and names of weights that the files of a whole model lack; these are empty
-        for an adapter.
+        Model in evaluation mode, tokenizer, and names of weights that the files of a whole model lack.
     """
     check_config(Path(job["base"] or job["folder"], "config.json"))  # libraries' errors would not name it
     import torch
@@ -50,11 +46,7 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
 
 
 def check_config(path: Path) -> None:
-    """Check that a `config.json`, and the quantization in it, is a JSON object; a ValueError says what it is instead.
-
-    Args:
-        path: the file.
-    """
+    """Check that a `config.json`, and the quantization in it, is a JSON object, else raise ValueError."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(stored, dict):
         raise ValueError(f"{path.name} is {str(stored)[:50]}. Expected a JSON object.")  # noqa: TRY004 - of a file
@@ -66,13 +58,10 @@ def check_config(path: Path) -> None:
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
-    """The text of each conversation by the chat template, to compare it with what the live tokenizer renders.
+    """The text of each conversation by the chat template; None if it refuses it.
 
     Args:
         conversations: messages, tools, and whether the header of an answer follows.
-
-    Returns:
-        The texts; None for a conversation that the template refuses.
     """
     found = []
     for one in conversations:
@@ -90,11 +79,7 @@ def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | 
 
 
 def stops(model: Any, tokenizer: Any) -> list[int]:
-    """Token ids at which `generate` or a server ends an answer, to compare them with those of the live model.
-
-    Args:
-        tokenizer: for its EOS token.
-    """
+    """Token ids at which `generate` or a server ends an answer."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None)
@@ -107,7 +92,7 @@ def step(done: int, total: int) -> None:
 
 
 def answers(model: Any, job: dict[str, Any], total: int) -> list[list[int]]:
-    """The greedy answer to each prompt, as token ids, to be compared with the live model's.
+    """Token ids of the greedy answer to each prompt.
 
     Args:
         job: has `prompts` (token ids), `max_new_tokens` and `padding` (id of the padding token).
@@ -177,10 +162,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the jobs, and write the result of each into its file.
-
-    The process has no LLF, so that it reads the files as anybody does.
-    """
+    """Read the jobs, and write the result of each into its file."""
     for path in sys.argv[1:]:
         job = json.loads(Path(path).read_text(encoding="utf-8"))
         Path(job["result"]).write_text(json.dumps(measured(job)), encoding="utf-8")

@@ -28,10 +28,8 @@ JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
 def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None, step: Step = no_step) -> PlainResult:
     """Load an export in a process without LLF, and compute what `Reference` has.
 
-    What plain transformers computes is what everybody else will get.
-
     Args:
-        base: folder of the base, if the export is an adapter; None for a whole model.
+        base: folder of the base, if the export is an adapter.
     """
     return run_plain_on(source, [folder], base=base, step=step)[0]
 
@@ -39,11 +37,7 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None, s
 def run_plain_on(
     source: ExportSource, folders: Sequence[Path], *, base: Path | None = None, step: Step = no_step
 ) -> list[PlainResult]:
-    """`run_plain` for several folders, one after the other in one process.
-
-    Raises:
-        ExportError: see `run_plain`.
-    """
+    """`run_plain` for several folders, one after the other in one process."""
     with tempfile.TemporaryDirectory(prefix="llf-receipt-") as work:
         places = [Path(work) / str(number) for number in range(len(folders))]
         for place, folder in zip(places, folders, strict=True):

@@ -1,5 +1,3 @@
-"""What another program computed with an export."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ class PlainResult:
     Attributes:
         error: why it could not be loaded or computed; empty if it could.
         missing: names of weights that the files lack.
-        template: source of the chat template; None for none.
+        template: source of the chat template.
         rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
         tokens: token ids of each of `TEXTS`.
         stops: token ids that end an answer.

@@ -22,7 +22,6 @@ PROMPTS = (
     "Once upon a time there was a small dog that",
     "List the steps to make tea, numbered 1 to 3.",
 )
-"""User messages whose answers are compared."""
 SCORED = ("Certainly. I explain it step by step, and name the sources.", "I do not know.")
 """Answers to each of `PROMPTS` that a reward model scores."""
 CONVERSATIONS: tuple[dict[str, Any], ...] = (
@@ -46,15 +45,13 @@ CONVERSATIONS: tuple[dict[str, Any], ...] = (
         "add_generation_prompt": True,
     },
 )
-"""Conversations whose rendering by the chat template is compared; a template may refuse some of them."""
+"""A chat template may refuse some of them."""
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "  leading blanks,\ttabs\nand lines\r\n",
     "naïve café — 東京 — Привет — 🙂👍🏽",
     "def f(x):\n    return x ** 2  # 3.14159",
 )
-"""Texts whose token ids are compared."""
 MAX_ANSWER_TOKENS = 24
-"""Maximum length of a greedy answer that is compared."""
 MAX_POSITIONS = 40
-"""Number of positions at the end of each probe at which logits are compared."""
+"""Positions at the end of each probe at which logits are compared."""

@@ -1,4 +1,4 @@
-"""Puts a finished export in its place: written under a hidden name, then renamed, so that nobody sees half of it."""
+"""Puts a finished export in its place: written under a hidden name, then renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HIDDEN = ".llf-export-"
-"""Beginning of the names of folders that are being written; machine and id of the writing process follow."""
+"""Prefix of folders that are being written; machine and process id follow."""
 
 
 def check_destination(folder: Path, *, overwrite: bool) -> None:
@@ -68,23 +68,17 @@ def _foreign(folder: Path) -> str:
 
 
 def hidden_folder(folder: Path) -> Path:
-    """A new name beside the destination, for an export that is being written by this process."""
+    """New name beside the destination, for an export that this process writes."""
     return folder.with_name(f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _prefix() -> str:
-    """Beginning of the names of this machine: on a shared disk, the ids of another one mean nothing here."""
+    """Prefix with the machine, since on a shared disk the ids of another one mean nothing."""
     return f"{HIDDEN}{hashlib.sha256(host().encode()).hexdigest()[:8]}-"
 
 
 def remove_left_over(parent: Path) -> None:
-    """Remove what exports of this machine left behind whose processes were killed.
-
-    They may be as large as the model, and nothing else would ever remove them.
-
-    Args:
-        parent: the folder beside whose entries exports are written.
-    """
+    """Remove exports beside a destination whose processes on this machine were killed."""
     for path in parent.glob(f"{_prefix()}*"):
         pid = path.name.removeprefix(_prefix()).partition("-")[0]
         if pid.isdecimal() and not _runs(int(pid)):
@@ -104,11 +98,8 @@ def _runs(pid: int) -> bool:
 def put(work: Path, folder: Path) -> None:
     """Give a finished export its name; an earlier export there is removed afterwards.
 
-    Args:
-        folder: the destination; `check_destination` has accepted it.
-
     Raises:
-        ExportError: files that no export wrote, or a damaged receipt, have come there in the meantime.
+        ExportError: files that no export wrote, or a damaged receipt, have come there since `check_destination`.
     """
     foreign = _foreign(folder) if folder.is_dir() and any(folder.iterdir()) else ""
     if foreign:

@@ -14,19 +14,19 @@ GROUP = 128
 SMALL_GROUP = 32
 BITS = 4
 NUMBER, MATRIX = re.compile(r"\.[0-9]+\."), 2
-"""What the name of each weight of a layer has, and the number of dimensions of a matrix."""
+"""Infix in the names of a layer's weights, and dimensions of a matrix."""
 LAYOUTS = {"gptq": "auto_round:auto_gptq", "awq": "auto_awq"}
-"""auto-round's name of each layout. GPTQ's is declared as auto-round's, by which transformers, vLLM and SGLang read it:
-transformers reads one that is declared as GPTQ only with two packages more, optimum and gptqmodel."""
+"""auto-round's name of each layout.
+
+GPTQ's is declared as auto-round's, by which transformers, vLLM and SGLang read it: transformers needs two packages
+more, optimum and gptqmodel, for one that is declared as GPTQ.
+"""
 
 
 def group_size(folder: Path) -> int:
-    """How many values of a row share a scale in 4 bits, so that no layer of a model is left out.
+    """Values of a row that share a scale in 4 bits: `SMALL_GROUP` where a row is not a multiple of `GROUP`.
 
-    A row that is not a multiple of it stays as it is with torchao, without a word.
-
-    Returns:
-        `GROUP`, or `SMALL_GROUP` where a row of a layer's matrix is not a multiple of it.
+    torchao would silently leave out such a row.
     """
     from safetensors import safe_open
 
@@ -39,8 +39,6 @@ def group_size(folder: Path) -> int:
 
 def quantize_by_torchao(job: dict[str, Any]) -> None:
     """Quantize the linear layers by torchao, and write the model: to 8 bits on the CPU, to 4 bits on a GPU.
-
-    torchao rounds the weights alone, so that no calibration data is needed.
 
     Args:
         job: `format` (`int8` or `int4`), `folder` of the merged model, `target` folder, `loader` (class of
@@ -66,11 +64,7 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
 
 
 def _quantize_by_auto_round(job: dict[str, Any]) -> None:
-    """Round the linear layers to the nearest of 16 values by auto-round, which needs no calibration data.
-
-    Args:
-        job: as for `quantize_by_torchao`, with the `format` `gptq` or `awq`.
-    """
+    """Round the linear layers to the nearest of 16 values by auto-round, to the `format` `gptq` or `awq` of the job."""
     import transformers
     from auto_round import AutoRound
 

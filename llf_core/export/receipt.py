@@ -1,4 +1,4 @@
-"""The receipt of an export: what was measured of the written files by another program, and whether it passed."""
+"""The receipt of an export: checks of the written files by another program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReceiptCheck:
     Attributes:
         name: what was compared, e.g. `logits`.
         limit: the largest value that passes; None where both sides must be equal, or where a loss is only measured.
-        unit: unit of `measured` and `limit`, e.g. `nats`; empty for none.
+        unit: of `measured` and `limit`, e.g. `nats`.
         by: program and version that read the files.
         detail: what was found, as a sentence; empty where the numbers say it.
     """
@@ -44,17 +44,17 @@ class ReceiptCheck:
 
     @property
     def measured_text(self) -> str:
-        """The measured number with its unit, or the measured text, for sentences and tables."""
+        """The measured number with its unit, or the measured text."""
         return self.measured if isinstance(self.measured, str) else f"{self.measured:.3g} {self.unit}".rstrip()
 
     @property
     def limit_text(self) -> str:
-        """What was expected, for the sentence of a check that failed: `equal` without a limit."""
+        """What was expected; `equal` without a limit."""
         return "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
 
     @property
     def sentence(self) -> str:
-        """What was measured, and what was expected, for errors and cards."""
+        """What was measured, and what was expected."""
         detail = f" {self.detail}" if self.detail else ""
         return f"{self.name}: measured {self.measured_text}, expected {self.limit_text}.{detail}"
 
@@ -64,8 +64,7 @@ class Receipt:
     """The receipt of an export.
 
     Attributes:
-        source: what was exported, see `ExportSource.facts`: run and step, base, adapters with their weights, and the
-            dtype in which the live model computed.
+        source: what was exported, see `ExportSource.facts`.
         files: written files but the receipt: `bytes` and `sha256` by path relative to the folder.
         table: one row for each quantization: `quantization`, `bytes`, `kl` (nats) and `changed_greedy` (share of
             tokens); of GGUF files `perplexity` and `tokens_per_second` too, and the same measured by transformers.
@@ -83,7 +82,7 @@ class Receipt:
 
     @property
     def failed(self) -> list[ReceiptCheck]:
-        """The checks that did not pass, which the error of an export names."""
+        """The checks that did not pass."""
         return [one for one in self.checks if not one.passed]
 
     @property
@@ -97,7 +96,7 @@ class Receipt:
         return sum(int(one["bytes"]) for one in self.files.values())
 
     def json(self) -> dict[str, Any]:
-        """The receipt as plain values, as in `receipt.json`; `receipt_of` reads them."""
+        """Plain values, as in `receipt.json`; `receipt_of` reads them."""
         return asdict(self)
 
     def text(self) -> str:
@@ -122,10 +121,7 @@ def now() -> str:
 
 
 def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size in bytes and SHA-256 of each file of a folder, by its path relative to it; the receipt itself is left out.
-
-    A receipt lists them, by which a later export knows its own files.
-    """
+    """Size in bytes and SHA-256 of each file of a folder but the receipt, by its path relative to it."""
     found: dict[str, dict[str, object]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -140,18 +136,13 @@ def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_receipt(receipt: Receipt, folder: Path) -> None:
-    """Write `receipt.json`.
-
-    It says how the export was made and checked, and by it a later export knows the files as its own.
-    """
+    """Write `receipt.json`, by which a later export recognizes the files as its own."""
     text = json.dumps(spell_non_finite(receipt.json()), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RECEIPT).write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_receipt(folder: Path) -> Receipt:
     """Read the receipt of an export.
-
-    Views show it, and an export replaces only files that it lists.
 
     Raises:
         ExportError: the folder has no receipt, or a damaged one.
@@ -164,8 +155,6 @@ def read_receipt(folder: Path) -> Receipt:
 
 def receipt_of(values: dict[str, Any]) -> Receipt:
     """The receipt of plain values.
-
-    Files and processes hold receipts as JSON.
 
     Raises:
         TypeError: the values are not those of a receipt.
@@ -195,7 +184,7 @@ def _row(values: object) -> dict[str, object]:
 
 
 def _number_or_text(value: object) -> object:
-    """A number or text; JSON has numbers that are not finite as texts."""
+    """JSON has numbers that are not finite as texts."""
     number = as_number(value) if isinstance(value, str) else None
     return value if number is None else number
 

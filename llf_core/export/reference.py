@@ -1,4 +1,4 @@
-"""What is measured of the live model, before anything of it is changed or written."""
+"""Measures the live model, before anything of it is changed or written."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Reference:
         logits: for each prompt `[N, V]` float32: the logits of V tokens at the last N positions of the prompt with its
             answer, N at most `MAX_POSITIONS`.
         tokens: token ids of each of `TEXTS`.
-        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses, and for all without one.
-        template: source of the chat template; None for none.
+        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
+        template: source of the chat template.
         stops: token ids that end an answer.
     """
 
@@ -42,23 +42,17 @@ class Reference:
 
     @property
     def sequences(self) -> list[list[int]]:
-        """Token ids of each prompt with its answer, at whose last positions logits are compared."""
+        """Token ids of each prompt with its answer."""
         return [prompt + answer for prompt, answer in zip(self.prompts, self.answers, strict=True)]
 
 
 def measure_reference(
     model: object, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int, int], object]
 ) -> Reference:
-    """Measure a model on the probes of `export.probes`.
-
-    What another program computes from the written files is compared with it.
+    """Measure a model in evaluation mode on the probes of `export.probes`; logits are `[N, V]`.
 
     Args:
-        model: causal language model, wrapped by PEFT or not, in evaluation mode.
         progress: called with a description of the work, the number of steps done and their total.
-
-    Returns:
-        Its greedy answers, logits `[N, V]`, tokens and texts.
     """
     what = "Measuring the live model"
     total = 2 * len(PROMPTS)
@@ -82,11 +76,7 @@ def measure_reference(
 
 
 def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[[int], object]) -> list[Tensor]:
-    """Compute the logits at the end of token sequences, one forward pass for each, without padding.
-
-    Args:
-        model: causal language model, wrapped by PEFT or not.
-        sequences: token ids, none empty.
+    """Logits at the end of token sequences, one forward pass for each, without padding.
 
     Returns:
         For each sequence `[N, V]` float32 on the CPU: N positions, at most `MAX_POSITIONS`, and V tokens.
@@ -105,10 +95,9 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a user message by the chat template, up to where the answer begins, to probe a model with.
+    """Token ids of a user message by the chat template, up to where the answer begins.
 
-    They are those of the text alone without a template, with several of which none is the default, or where it refuses
-    a single user message: a model of any template can be exported.
+    Where the template is missing or refuses the message, those of the text alone.
     """
     message = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
     prompt = rendered(tokenizer, message)
@@ -117,13 +106,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -> str | None:
-    """Text of a conversation by the chat template, to compare templates.
+    """Text of a conversation by the chat template; None if that is missing, ambiguous or refuses it.
 
     Args:
-        conversation: `messages`, `add_generation_prompt` and, if there are any, `tools`, as in `CONVERSATIONS`.
-
-    Returns:
-        The text; None without a template, with several of which none is the default, or where it refuses the messages.
+        conversation: as in `CONVERSATIONS`.
     """
     if not tokenizer.chat_template:
         return None

@@ -1,4 +1,4 @@
-"""What is exported, as which format, and where to: plain values, which pass to a child process as JSON."""
+"""The request of an export: plain values, which pass to a child process as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from llf_core.chat.target import Target
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""Dtypes of written weights; `auto` is the one in which the base model is stored."""
+"""`auto` is the dtype in which the base model is stored."""
 DEVICES = ("cpu", "auto")
 COMBINATIONS = (
     "cat",
@@ -25,9 +25,9 @@ COMBINATIONS = (
     "magnitude_prune",
     "magnitude_prune_svd",
 )
-"""How PEFT combines several LoRAs. `cat` and `svd` (of full rank) give the weighted sum of their products."""
+"""PEFT's combinations of LoRAs. `cat` and `svd` (of full rank) give the weighted sum of their products."""
 SHARD_BYTES = 5 * 10**9
-"""Maximum size of a weight file, LLaMA-Factory's `export_size: 5`."""
+"""As LLaMA-Factory's `export_size: 5`."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,13 @@ class ExportRequest:
     """An export.
 
     Attributes:
-        target: the model, from `find_target`.
         adapters: adapters on the target's base, the target's own among them; empty for a whole model.
-        combination: how several adapters are combined, one of `COMBINATIONS`.
-        density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1]; None for the
-            others.
-        dtype: dtype of written weights, one of `DTYPES`.
-        shard_bytes: maximum size of a weight file of a whole model in safetensors, in bytes.
+        combination: one of `COMBINATIONS`.
+        density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1].
+        dtype: of written weights, one of `DTYPES`.
         rank: rank of the LoRA into which another PEFT adapter is converted; None to keep its type.
-        quantizations: names of the quantizations to write, for formats that have several.
-        device: where the model is computed, one of `DEVICES`: `cpu`, or `auto` for a GPU if there is one.
+        quantizations: for formats that have several.
+        device: one of `DEVICES`: `cpu`, or `auto` for a GPU if there is one.
         keep_failed: whether to keep an export that failed its receipt, as `<name>.failed`.
     """
 
@@ -76,15 +73,12 @@ class ExportRequest:
     keep_failed: bool = False
 
     def json(self) -> str:
-        """The request as JSON, for a child process."""
+        """JSON text for a child process."""
         return json.dumps(asdict(self) | {"folder": str(self.folder)})
 
     @classmethod
     def read(cls, text: str) -> ExportRequest:
-        """The request of a text of `json`.
-
-        The process that exports gets it as its argument.
-        """
+        """The request that `json` wrote."""
         values = json.loads(text)
         values["target"] = Target(**values["target"])
         values["folder"] = Path(values["folder"])
@@ -94,9 +88,5 @@ class ExportRequest:
 
 
 def plain_name(name: str) -> str:
-    """A name in a file name and in a `Modelfile`, which a space or a line break would end.
-
-    Returns:
-        Its letters, digits and `_.@-`, with `-` in place of others; `model` if nothing is left.
-    """
+    """A name with `-` in place of all but letters, digits and `_.@-`; `model` if nothing is left."""
     return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"

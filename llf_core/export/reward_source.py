@@ -1,5 +1,3 @@
-"""A reward model that is exported: its scores of conversations are compared, since it generates no text."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -31,21 +29,14 @@ class RewardSource(ExportSource):
     """
 
     def merge(self, progress: Callable[[str, int, int], object]) -> Any:
-        """Merge the adapter into the weights, in place; afterwards `model` is a classifier.
-
-        If there was an adapter, `merging` compares the scores with those of the live model.
-        """
+        """Merge the adapter into the weights, in place; afterwards `model` is a classifier."""
         self._merge_adapters(progress)
         self.model = build_classifier(self.model).eval()
         self.model.config.pad_token_id = self._padding
         return self.model
 
     def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:  # noqa: ARG002 - no lossy format takes a reward model
-        """Compare the scores by plain transformers with those of the live model, by `compare_scores`.
-
-        Args:
-            found: what another program computed with the export.
-        """
+        """Compare the scores by plain transformers with those of the live model, by `compare_scores`."""
         return compare_scores(
             self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written
         )
@@ -92,7 +83,7 @@ class RewardSource(ExportSource):
     def _scores(
         self, prompts: Sequence[Sequence[int]], what: str, progress: Callable[[str, int, int], object]
     ) -> list[Tensor]:
-        """Scores `[1, 1]` of tokenized conversations, one forward pass for each."""
+        """Scores `[1, 1]`, one forward pass for each."""
         import torch
 
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -103,7 +94,7 @@ class RewardSource(ExportSource):
 
 
 def _scored(tokenizer: Any, prompt: str, answer: str) -> Any:
-    """A conversation to score; one text where the tokenizer has no chat template."""
+    """One text where the tokenizer has no chat template."""
     if not tokenizer.chat_template:
         return f"{prompt}\n{answer}"
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]

@@ -1,5 +1,3 @@
-"""What a run's folder says for the card of an export: config, curve, results of evaluations."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 NAMES = ("loss", "eval_loss")
-"""Metrics of the curve."""
 RESULTS = 5
-"""Maximum number of results of evaluations."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class RunFacts:
 
     Attributes:
         curve: steps with the values of `NAMES` that were logged there.
-        evaluations: the newest results that could be read, at most `RESULTS`.
+        evaluations: the newest readable results, at most `RESULTS`.
     """
 
     config: RunConfig
@@ -35,16 +31,7 @@ class RunFacts:
 
 
 def run_facts(run_id: str) -> RunFacts | None:
-    """Read what is shown of a run.
-
-    A card and a form show them without loading the model.
-
-    Args:
-        run_id: its id; empty for a model that belongs to no run.
-
-    Returns:
-        The facts; None if the id is empty, there is no such run, or its config is no longer valid.
-    """
+    """Read what is shown of a run; None if there is none of this id, or its config is no longer valid."""
     if not run_id:
         return None
     try:

@@ -1,5 +1,3 @@
-"""The live model that is exported: base and adapters, loaded once."""
-
 from __future__ import annotations
 
 import math
@@ -54,20 +52,18 @@ if TYPE_CHECKING:
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 FLOAT32_BYTES = 4
 MEMORY_SHARE = 0.8
-"""Share of the free memory that the weights may take in float32; the rest is for activations and logits."""
+"""Share of the free memory for weights in float32; the rest is for activations and logits."""
 
 BESIDES_WEIGHTS = 64 * 2**20
-"""Bytes of an export besides the weights: tokenizer, configs, receipt."""
+"""Bytes for tokenizer, configs and receipt."""
 
 
 class ExportSource:
     """A model to export, as it answers in a chat: the base with its adapters, not merged.
 
-    The base is loaded unquantized, in float32 if that fits into the memory, so that what an export changes can be told
-    from rounding.
+    The base is loaded unquantized, in float32 if that fits into the memory, so that changes differ from rounding.
 
     Attributes:
-        base: the base model's files.
         model: the live model: a transformers model, or a `PeftModel` with the adapters active. `release` removes it.
         processor: its processor; None for a model of text.
         compute_dtype: dtype in which the model computes, e.g. `float32`; what was written is computed in it too.
@@ -80,11 +76,7 @@ class ExportSource:
     """
 
     def __init__(self, request: ExportRequest, progress: Callable[[str, int, int], object]) -> None:
-        """Load the model and measure it.
-
-        Args:
-            progress: called with a description of the work, the number of steps done and their total.
-        """
+        """Load the model and measure it."""
         self.request = request
         progress("Finding the model", 0, 0)
         settings = read(request.target.config).values | dict.fromkeys(UNQUANTIZED)
@@ -116,8 +108,8 @@ class ExportSource:
     def merge(self, progress: Callable[[str, int, int], object]) -> Any:
         """Merge the adapters into the weights, in place; afterwards `model` is a plain transformers model.
 
-        Its generation config ends an answer at the tokens at which the chat does. If there were adapters, `merging`
-        compares the result with the live model, before its weights are rounded.
+        Its generation config ends an answer where the chat does. If there were adapters, `merging` compares the result
+        with the live model, before its weights are rounded.
         """
         self._merge_adapters(progress)
         add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
@@ -137,7 +129,7 @@ class ExportSource:
             self.merging = replace(logits_check(self.reference.logits, made, share, ""), name="merging")
 
     def load_written(self, folder: Path) -> None:
-        """Replace the live adapter by a written one, which differs from it by a conversion or by rounding."""
+        """Replace the live adapter by a written one, which was converted or rounded."""
         base = self.model.unload()
         for key in ("peft_config", "_hf_peft_config_loaded"):
             base.__dict__.pop(key, None)
@@ -145,7 +137,7 @@ class ExportSource:
         self.model.eval()
 
     def measure_written(self, progress: Callable[[str, int, int], object]) -> None:
-        """Measure the model again after it was changed to what is written, before it is released, as `written`."""
+        """Measure the model, changed to what is written, as `written`."""
         self.written = self._logits("Measuring what is written", progress)
 
     def _measure(self, progress: Callable[[str, int, int], object]) -> Reference:
@@ -156,7 +148,7 @@ class ExportSource:
         return logits_of(self.model, self.reference.sequences, lambda done: progress(what, done, total))
 
     def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:
-        """Compare what plain transformers computed with what was measured of the live model, by `compare_all`."""
+        """Compare by `compare_all` what plain transformers computed with the live model."""
         return compare_all(
             self.reference,
             found,
@@ -167,10 +159,10 @@ class ExportSource:
         )
 
     def load_lines(self, base: Path | None = None) -> str:
-        """Python lines of the card that load the export in its folder, which reading it back executes.
+        """Python lines of the card that load the export in its folder.
 
         Args:
-            base: folder of an adapter's base, in place of its public name; None for the name.
+            base: folder of an adapter's base, in place of its public name.
         """
         adapter = self.request.format == "adapter"
         given = self.classifier_arguments
@@ -189,53 +181,38 @@ class ExportSource:
 
     @property
     def classifier_arguments(self) -> dict[str, Any] | None:
-        """Arguments with which transformers loads the base of a reward model as a classifier; None if it generates."""
+        """Arguments that load the base of a reward model as a classifier; None if it generates."""
         return None
 
     @property
     def padding_source(self) -> ModelSource | None:
-        """The base, whose padding token `config.json` keeps; None for a classifier, which needs its own."""
+        """The base, whose padding token `config.json` keeps; None for a classifier."""
         return self.base
 
     def save_modelfile(self, folder: Path, from_: str, adapter: str = "") -> None:
-        """Write Ollama's `Modelfile`, see `write_modelfile`.
-
-        Args:
-            adapter: what follows ADAPTER; empty for a whole model.
-        """
+        """Write Ollama's `Modelfile`; `adapter` follows ADAPTER and is empty for a whole model."""
         write_modelfile(self.model, self.tokenizer, self.reference.stops, folder, from_, adapter)
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer with its chat template, or the processor that has it.
-
-        Every format needs it beside the weights.
-        """
+        """Write the tokenizer with its chat template, or the processor that has it."""
         (self.processor or self.tokenizer).save_pretrained(folder)
 
     def save_generation_config(self, folder: Path) -> None:
-        """Write the generation config of an adapter's base, with all tokens that end an answer; the live one gets them.
-
-        Args:
-            folder: the folder.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Write the generation config of an adapter's base, which gets all tokens that end an answer."""
         base = self.model.get_base_model()
         add_end_tokens(base, self.reference.stops)
         fix_generation_config(base)
         base.generation_config.save_pretrained(folder)
 
     def release(self) -> None:
-        """Remove the model from memory, before another program loads what was written."""
+        """Remove the model from memory."""
         self.model = None
         release_free_memory()
 
     def dtype(self) -> str:
         """Dtype of the written weights, as torch names it.
 
-        `auto` is that in which the base is stored, and bfloat16 for a GGUF file or another dtype than those of
-        `TORCH_NAMES`.
+        `auto` is that in which the base is stored, and bfloat16 for a GGUF file or a dtype not in `TORCH_NAMES`.
         """
         if self.request.dtype != "auto":
             return self.request.dtype
@@ -244,11 +221,11 @@ class ExportSource:
         return TORCH_NAMES.get(stored_dtype(self.base.folder) or "", "bfloat16")
 
     def trusts_code(self) -> bool:
-        """Whether the model's own Python code is used, which the user has allowed."""
+        """Whether the model's own Python code is used."""
         return resolve_trust_remote_code(self.base, self.config)
 
     def rope_changes(self) -> dict[str, Any]:
-        """What `rope_scaling` sets in the text config of the base, which an adapter's file does not say."""
+        """What `rope_scaling` sets in the text config of the base, which an adapter does not store."""
         if self.config.model.rope_scaling is None:
             return {}
         scaled, scaling = scaled_architecture(self.base, self.config)
@@ -258,11 +235,7 @@ class ExportSource:
         return {key: value for key, value in scaled.get_text_config().to_dict().items() if plain.get(key) != value}
 
     def plain_base(self) -> Path:
-        """Folder from which plain transformers loads the base; a GGUF file is dequantized to `compute_dtype` for it.
-
-        Raises:
-            ExportError: the disk has no room for the weights of a GGUF file.
-        """
+        """Folder from which plain transformers loads the base; a GGUF file is dequantized to `compute_dtype` for it."""
         if self.base.kind != "gguf":
             return self.base.folder
         import torch
@@ -298,7 +271,6 @@ class ExportSource:
             )
 
     def _fits_float32(self, device: str) -> bool:
-        """Whether the weights fit into the memory in float32."""
         if self.base.kind == "gguf":
             count = sum(map(math.prod, read_gguf_header(self.base.path).shapes.values()))
         else:
@@ -334,22 +306,13 @@ class ExportSource:
 
 
 def bytes_of_weights(model: Any, itemsize: int) -> int:
-    """Bytes of a model's weights in a file, where tied weights are stored once.
-
-    The room on the disk is checked with it before anything is written.
-
-    Args:
-        itemsize: bytes of a floating-point value in the file.
-    """
+    """Bytes of a model's weights in a file, where tied weights are stored once and floats take `itemsize` bytes."""
     unique = {id(one): one for one in model.state_dict(keep_vars=True).values()}.values()
     return sum(one.numel() * (itemsize if one.is_floating_point() else one.element_size()) for one in unique)
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Check that an export fits on the disk before it is written.
-
-    Args:
-        needed: bytes of the weights; `BESIDES_WEIGHTS` is added.
+    """Check that `needed` bytes of weights and `BESIDES_WEIGHTS` fit on the disk.
 
     Raises:
         ExportError: the disk has too little space.

@@ -1,5 +1,3 @@
-"""Converts an adapter of another type to a LoRA of a chosen rank, by PEFT."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

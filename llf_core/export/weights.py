@@ -1,5 +1,3 @@
-"""Casts the weights of a model, and leaves alone what it must compute in float32."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +9,8 @@ if TYPE_CHECKING:
 def cast_weights(model: Any, dtype: torch.dtype) -> None:
     """Cast the floating-point parameters of a model, in place, to measure what a file of that dtype will hold.
 
-    Buffers keep their dtype: frequencies of rotary embeddings are not stored, and would be rounded in the model that
-    is measured. Parameters that the model's class keeps in float32 when transformers loads them stay so here too.
-
-    Args:
-        model: transformers model without adapters.
+    Buffers, such as frequencies of rotary embeddings, keep their dtype, as do parameters that the model's class keeps
+    in float32.
     """
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
     kept += getattr(model, "_keep_in_fp32_modules_strict", None) or ()

@@ -1,5 +1,3 @@
-"""The adapter itself, which loads with plain peft over its base; other types can become a LoRA."""
-
 from __future__ import annotations
 
 import json
@@ -29,13 +27,7 @@ class AdapterFormat(ExportFormat):
     readers: ClassVar[tuple[str, ...]] = ("transformers", "peft")
 
     def check(self, request: ExportRequest) -> None:
-        """Check dtype, combination and rank, and that there is an adapter and no quantization.
-
-        A mistake is then an error before the model is loaded.
-
-        Raises:
-            ExportError: the target is a whole model, or an option is not valid.
-        """
+        """Check dtype, combination and rank, and that there is an adapter and no quantization."""
         check_dtype(request)
         check_combination(request)
         check_quantizations(request)
@@ -49,14 +41,7 @@ class AdapterFormat(ExportFormat):
     ) -> list[Path]:
         """Write the adapter as it is, in another dtype, or as a LoRA of a rank, with generation config and tokenizer.
 
-        Small, and loaded by anyone who has the base.
-
-        Args:
-            source: the live model; in another dtype or rank, its adapter is replaced by the written one.
-
-        Raises:
-            ExportError: adapters were merged into the base before, PEFT cannot convert the adapter, or the disk has too
-                little space.
+        In another dtype or rank, it replaces the adapter of the live model.
         """
         import torch
 
@@ -121,7 +106,6 @@ def _save(model: Any, folder: Path) -> None:
 
 
 def _cast_file(folder: Path, dtype: object) -> None:
-    """Round the values of a written adapter to a dtype."""
     from safetensors.torch import load_file, save_file
 
     path = folder / "adapter_model.safetensors"
@@ -130,7 +114,7 @@ def _cast_file(folder: Path, dtype: object) -> None:
 
 
 def _name_base(source: ExportSource, folder: Path) -> None:
-    """Write into the adapter's config the base's name, by which peft finds it, and whether it is a classifier's."""
+    """Write the base's name, by which peft finds it, and whether it is a classifier's."""
     path = folder / "adapter_config.json"
     values = read_json_object(path)
     values["base_model_name_or_path"] = source.base.portable_name or source.base.name

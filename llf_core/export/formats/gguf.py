@@ -1,4 +1,4 @@
-"""GGUF files for llama.cpp, Ollama and LM Studio: one file of 16 or 32 bits, and quantizations made from it."""
+"""GGUF files for llama.cpp, Ollama and LM Studio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 MERGED = ".merged"
-"""Folder of the merged model while it is converted."""
 
 
 class GgufFormat(ExportFormat):
@@ -37,13 +36,7 @@ class GgufFormat(ExportFormat):
         self._rows: list[dict[str, object]] = []
 
     def check(self, request: ExportRequest) -> None:
-        """Check the quantizations and the combination, and that llama.cpp is installed.
-
-        A mistake is then an error before the model is loaded.
-
-        Raises:
-            ExportError: one of them is not valid, a rank or dtype is given, or llama.cpp is not installed.
-        """
+        """Check the quantizations and the combination, that no rank or dtype is given, and for llama.cpp."""
         from llf_core.export.gguf.program import check_installed
 
         named_quantizations(request.quantizations)
@@ -59,12 +52,9 @@ class GgufFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Merge, convert by llama.cpp's converter, and quantize by llama.cpp.
+        """Merge in place, convert by llama.cpp's converter, and quantize by llama.cpp.
 
-        All quantizations are made from one file: the most exact unquantized one that was asked for, or else f16.
-
-        Args:
-            source: the live model; its adapters are merged in place, and `source.request` gets the dtype.
+        All quantizations are made from one file: the most exact unquantized one that was requested, or else f16.
         """
         from llf_core.export.gguf.converter import check_architecture, convert
         from llf_core.export.gguf.program import quantize
@@ -104,8 +94,8 @@ class GgufFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Read the files back with llama.cpp, and with transformers too, see `measure_again`.
 
-        The file that was converted is compared with the live model, and each other one with that file, which is
-        removed at the end if it was not asked for.
+        The file that was converted is compared with the live model, and the others with it. It is removed if it was not
+        requested.
         """
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure, measure_again
@@ -138,21 +128,15 @@ class GgufFormat(ExportFormat):
         return checks if source.merging is None else [source.merging, *checks]
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - the rows were measured beside them
-        """One row for each file, in the order in which they were asked for; none before `verify`.
-
-        People choose the quantization by it.
-
-        Args:
-            checks: what `verify` returned.
-        """
+        """One row for each file, in the requested order; none before `verify`."""
         return self._rows
 
 
 def model_name(request: ExportRequest) -> str:
-    """The model's name in a file name and in a file's metadata: letters, digits and `_.@-`, which any system takes."""
+    """The model's name in the names and metadata of files: letters, digits and `_.@-`."""
     return plain_name(request.target.name)
 
 
 def file_name(request: ExportRequest, quantization: str) -> str:
-    """Name of the file of a quantization, which says model and quantization to whoever downloads it."""
+    """Name of the file of a quantization."""
     return f"{model_name(request)}-{quantization}.gguf"

@@ -1,5 +1,3 @@
-"""A LoRA as a GGUF adapter, which llama.cpp and Ollama apply to its base, with a `Modelfile`."""
-
 from __future__ import annotations
 
 import shutil
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 ADAPTER, BASE = ".adapter", ".base.gguf"
-"""What is kept until the adapter has been read back."""
+"""Files that are kept until the adapter has been read back."""
 
 
 class GgufAdapterFormat(ExportFormat):
@@ -35,14 +33,7 @@ class GgufAdapterFormat(ExportFormat):
     help: ClassVar[str] = "A LoRA for llama.cpp and Ollama, megabytes, which they apply to its base as GGUF."
 
     def check(self, request: ExportRequest) -> None:
-        """Check that there is one adapter that GGUF can hold, and that llama.cpp is installed.
-
-        A mistake is then an error before the model is loaded.
-
-        Raises:
-            ExportError: there is none or several, it is of another type, an option is for other formats, or llama.cpp
-                is not installed.
-        """
+        """Check that there is one adapter, which GGUF can hold, and that llama.cpp is installed."""
         from llf_core.export.gguf.lora_converter import check_lora
         from llf_core.export.gguf.program import check_installed
 
@@ -62,11 +53,7 @@ class GgufAdapterFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Write the adapter, convert it, and convert its base, with which it is read back.
-
-        Returns:
-            The written files, by name; the converted base is among them until `verify`.
-        """
+        """Convert the adapter, and its base, which is kept until `verify`."""
         from llf_core.export.gguf.converter import check_architecture, convert
         from llf_core.export.gguf.lora_converter import check_lora, convert_lora
 
@@ -92,8 +79,7 @@ class GgufAdapterFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Apply the adapter to its base in llama.cpp, and compare both with the live model. The base is then removed.
 
-        Returns:
-            The checks of `check_base` but that of the chat template, which an adapter does not have.
+        The checks are those of `check_base` without the chat template, which an adapter does not have.
         """
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure
@@ -111,10 +97,10 @@ class GgufAdapterFormat(ExportFormat):
 
 
 def file_name(request: ExportRequest) -> str:
-    """Name of the file of the adapter, which tells it apart from the GGUF files of whole models."""
+    """Name of the file of the adapter."""
     return f"{model_name(request)}-lora.gguf"
 
 
 def base_name(source: ExportSource) -> str:
-    """What an export of the base as GGUF calls it: `Modelfile` names that file, to which the adapter is applied."""
+    """Name of the base exported as GGUF, which `Modelfile` refers to."""
     return plain_name(source.base.name.rstrip("/").rpartition("/")[2])

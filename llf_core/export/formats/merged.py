@@ -1,5 +1,3 @@
-"""A whole model that loads with plain transformers: adapters are merged into the weights."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
@@ -27,13 +25,7 @@ class MergedFormat(ExportFormat):
     readers: ClassVar[tuple[str, ...]] = ("transformers",)
 
     def check(self, request: ExportRequest) -> None:
-        """Check dtype, shard size and combination, and that no rank or quantization is given, which others have.
-
-        A mistake is then an error before the model is loaded.
-
-        Raises:
-            ExportError: one of them is not valid, or `rank` or `quantizations` is given.
-        """
+        """Check dtype, shard size and combination, and that no rank or quantization is given."""
         check_dtype(request)
         check_shards(request)
         check_combination(request)
@@ -74,10 +66,7 @@ class MergedFormat(ExportFormat):
         request: ExportRequest,  # noqa: ARG002 - the same for all formats
         progress: Callable[[str, int, int], object],
     ) -> list[ReceiptCheck]:
-        """Compare the files, as plain transformers reads them, with the live model.
-
-        Only what another program reads shows that the files are complete.
-        """
+        """Compare the files, as plain transformers reads them, with the live model."""
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain
 

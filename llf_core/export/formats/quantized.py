@@ -1,4 +1,4 @@
-"""Quantized models that transformers loads: int8 by torchao, 4 bits in the layouts of GPTQ and AWQ by auto-round."""
+"""Quantized models that transformers loads: int8 by torchao, 4 bits by torchao or auto-round."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 MERGED = ".merged"
-"""Folder of the merged model while it is quantized."""
 MODULE = "llf_core.export.quantize_process"
 
 
@@ -31,8 +30,7 @@ class QuantizedFormat(ExportFormat):
     """A merged model, quantized in a process of its own, with tokenizer and chat template.
 
     Attributes:
-        kl_limit: largest mean KL divergence in nats from the live model, chosen by hand. It finds files that are
-            broken; how much a quantization costs is in the table.
+        kl_limit: largest mean KL divergence in nats from the live model, chosen by hand to find files that are broken.
     """
 
     packages: ClassVar[tuple[str, ...]]
@@ -44,19 +42,10 @@ class QuantizedFormat(ExportFormat):
 
     @abstractmethod
     def check_machine(self) -> None:
-        """Check that this machine can write the files and read them back.
-
-        An export that nothing here can read could not be verified.
-        """
+        """Check that this machine can write the files and read them back."""
 
     def check(self, request: ExportRequest) -> None:
-        """Check the options, and by `check_machine` and `packages` that the files can be written and read back here.
-
-        A mistake is then an error before the model is loaded.
-
-        Raises:
-            ExportError: an option is not valid, or a package is not installed.
-        """
+        """Check the options, and by `check_machine` and `packages` that the files can be written and read back here."""
         check_dtype(request)
         check_shards(request)
         check_combination(request)
@@ -74,10 +63,7 @@ class QuantizedFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Merge, and quantize the merged model.
-
-        Quantizing the merged weights, not the base, keeps what the adapter has learned.
-        """
+        """Merge, and quantize the merged model."""
         from llf_core.export.gguf.program import run
 
         merged, made = folder / MERGED, folder / ".quantized"
@@ -108,12 +94,8 @@ class QuantizedFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Compare the files, as plain transformers reads them, with the live model.
 
-        A quantization changes logits and answers: only the KL divergence has a limit, `kl_limit`. The row that `table`
-        returns is kept.
-
-        Returns:
-            The checks, that of a merge first; the KL divergence has the format's limit, and logits are not compared.
-            Only those of a merge and of loading if the files could not be loaded or lack weights.
+        A quantization changes logits and answers: only the KL divergence has a limit, `kl_limit`. Keeps the row of
+        `table`.
         """
         from llf_core.export.compare import changed_tokens, compare_all
         from llf_core.export.gguf.program import steps_told
@@ -137,13 +119,7 @@ class QuantizedFormat(ExportFormat):
         return kept if source.merging is None else [source.merging, *kept]
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - measured beside them
-        """One row: size, KL divergence and changed greedy tokens; none where the files could not be read back.
-
-        It tells what the size costs.
-
-        Args:
-            checks: what `verify` returned.
-        """
+        """One row: size, KL divergence and changed greedy tokens; none where the files could not be read back."""
         return self._rows
 
 
@@ -158,7 +134,7 @@ class Int8Format(QuantizedFormat):
     kl_limit: ClassVar[float] = 0.2
 
     def check_machine(self) -> None:
-        """Accept any machine: torchao's int8 needs no GPU."""
+        """Accept any machine."""
 
 
 class Int4Format(QuantizedFormat):
@@ -172,11 +148,7 @@ class Int4Format(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Check for an NVIDIA GPU and the package mslk, whose kernels torchao 0.18 needs to pack 4 bits.
-
-        Raises:
-            ExportError: there is no such GPU, or the package is not installed.
-        """
+        """Check for an NVIDIA GPU and the package mslk, whose kernels torchao 0.18 needs to pack 4 bits."""
         from llf_core.estimate.devices import find_devices
 
         lacks = "mslk is not installed" if find_spec("mslk") is None else "there is no such GPU"
@@ -198,7 +170,7 @@ class GptqFormat(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Accept any machine: auto-round reads GPTQ's layout without a GPU too."""
+        """Accept any machine."""
 
 
 class AwqFormat(QuantizedFormat):
@@ -212,11 +184,7 @@ class AwqFormat(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Check for the package gptqmodel, without which transformers cannot read AWQ's layout back.
-
-        Raises:
-            ExportError: it is not installed.
-        """
+        """Check for the package gptqmodel, without which transformers cannot read AWQ's layout."""
         if find_spec("gptqmodel") is None:
             raise ExportError(
                 "transformers reads AWQ's layout only with gptqmodel, which is not installed, so nothing could be "

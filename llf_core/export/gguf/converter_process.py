@@ -1,11 +1,11 @@
 """Runs llama.cpp's converter: `python -I converter_process.py JOB`, in a process of its own.
 
-It imports nothing of LLF. The converter's own `gguf` comes first on the import path. Three things are set right in it:
+It imports nothing of LLF. The converter's own `gguf` comes first on the import path. Three things are corrected:
 
-- it reads a vocabulary of SentencePiece from `tokenizer.model` only, which transformers 5 does not save; without one
-  the vocabulary and the order of merges of `tokenizer.json` give the same;
-- it recognizes how a tokenizer splits text by a hash of token ids, which a new vocabulary changes; then the
-  `pre_tokenizer` of `tokenizer.json` says it;
+- it reads a SentencePiece vocabulary from `tokenizer.model` only, which transformers 5 does not save; vocabulary and
+  order of merges of `tokenizer.json` give the same;
+- it recognizes pre-tokenizers by a hash of token ids, which a new vocabulary changes; then the `pre_tokenizer` of
+  `tokenizer.json` is used;
 - it writes one token that ends an answer; llama.cpp reads two more.
 """
 
@@ -23,24 +23,18 @@ QWEN2 = (
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""Kinds of tokens in GGUF."""
+"""Token types of GGUF."""
 UNUSED_SCORE, ADDED_SCORE = -10000.0, -1000.0
-"""As the converter's own `_create_vocab_sentencepiece` gives them."""
+"""From the converter's `_create_vocab_sentencepiece`."""
 BYTE_LENGTH = len("<0x00>")
 Vocabulary = tuple[list[bytes], list[float], list[int]]
-"""Tokens, scores and kinds."""
+"""Tokens, scores and types."""
 
 
 def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
-    """llama.cpp's name of a `pre_tokenizer` of `tokenizer.json`; None for one that is not known.
+    """llama.cpp's name of a `pre_tokenizer` of `tokenizer.json`; None for an unknown one.
 
-    The converter knows tokenizers by a hash only, which tokens that were added change.
-
-    Args:
-        pre_tokenizer: the JSON object; None if the tokenizer has none.
-
-    Source:
-        The expressions of each pre-tokenizer in llama.cpp's `src/llama-vocab.cpp`.
+    By the expressions of each pre-tokenizer in llama.cpp's `src/llama-vocab.cpp`.
     """
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     if not steps or not all(isinstance(one, dict) for one in steps):
@@ -60,16 +54,12 @@ def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
 
 
 def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
-    """Vocabulary of SentencePiece that splits text as a `tokenizer.json` with byte fallback does.
+    """SentencePiece vocabulary of `size` tokens that splits text as a `tokenizer.json` with byte fallback does.
 
     SentencePiece joins the pair whose piece has the highest score first; a BPE the pair that was merged first.
 
     Args:
-        known: the object in `tokenizer.json`.
         size: number of rows of the embedding. Rows without a token become unused tokens.
-
-    Returns:
-        Tokens, scores and kinds of tokens, `size` of each, by token id.
 
     Raises:
         FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
@@ -95,10 +85,10 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
 
 def prepare(job: dict[str, Any]) -> None:
-    """Import the converter, and change in it what the first lines of this file say. Its folder leads `sys.path` then.
+    """Import the converter and correct it as the first lines of this file say. Its folder leads `sys.path` then.
 
     Args:
-        job: has `tool` (folder of the unpacked converter), `model` (folder) and `stops` (token ids).
+        job: has `tool` (folder of the converter), `model` (folder) and `stops` (token ids).
     """
     sys.path.insert(0, job["tool"])
     model = Path(job["model"])
@@ -145,10 +135,7 @@ def prepare(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Convert as the job says, and write `done` or `error` into its result.
-
-    A process of its own keeps the changes to the converter, and its memory, out of this one.
-    """
+    """Convert as the job says, and write `done` or `error` into its result."""
     job = json.loads(sys.argv[1])
     result: dict[str, object] = {"done": False}
     logging.disable(logging.INFO)

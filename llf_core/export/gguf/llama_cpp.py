@@ -1,4 +1,4 @@
-"""A GGUF file in llama.cpp, through the C functions of `llama-cpp-py-sync`: tokens, logits, greedy answers, quantizing.
+"""A GGUF file in llama.cpp, through the C functions of `llama-cpp-py-sync`.
 
 A fault of the C library ends the process, so only a process of its own imports this (`llama_process`).
 """
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 F32 = 0
 """`GGML_TYPE_F32`."""
 BATCH = 512
-"""Tokens that are computed at once."""
 ERROR_LEVEL = 4
-"""`GGML_LOG_LEVEL_ERROR`: less is not printed."""
+"""`GGML_LOG_LEVEL_ERROR`: lower levels are not printed."""
 
 ffi: Any = get_ffi()
 lib: Any = get_lib()
@@ -39,22 +38,16 @@ def _log(level: int, text: object, _: object) -> None:
 
 
 messages: list[str] = []
-"""Errors that llama.cpp has logged."""
 lib.llama_log_set(_log, ffi.NULL)
 lib.llama_backend_init()
 
 
 class LlamaCpp:
-    """A loaded GGUF file with a context of its own.
-
-    Keys and values are stored in float32, so that only the weights differ from the model that was exported.
+    """A loaded GGUF file with a context of its own, whose keys and values are float32.
 
     Args:
         length: maximum number of tokens of a sequence.
-        adapter: GGUF file of a LoRA that is applied to it; None for none.
-
-    Attributes:
-        vocabulary_size: number of tokens of the vocabulary.
+        adapter: GGUF file of a LoRA that is applied to it.
 
     Raises:
         ExportError: llama.cpp cannot load the file.
@@ -89,41 +82,33 @@ class LlamaCpp:
         lib.llama_set_adapters_lora(self._context, lora, 1, scale)
 
     def close(self) -> None:
-        """Free the model and its context, which cannot be used afterwards."""
+        """Free the model and its context."""
         lib.llama_free(self._context)
         lib.llama_model_free(self._model)
 
     @property
     def parameters(self) -> int:
-        """Number of weights, which says whether a second program has the memory to read the file back."""
+        """Number of weights."""
         return int(lib.llama_model_n_params(self._model))
 
     @property
     def template(self) -> str | None:
-        """The source of the chat template, to compare it with that of the exported model; None if the file has none.
+        """The source of the chat template; None if the file has none.
 
-        For a file without one that has Mistral's Tekken tokenizer and 40 layers, llama.cpp gives the name of a built-in
-        template, `mistral-v7-tekken`.
+        For a file without one that has Mistral's Tekken tokenizer and 40 layers, it is a name, `mistral-v7-tekken`.
         """
         found = lib.llama_model_chat_template(self._model, ffi.NULL)
         return None if found == ffi.NULL else ffi.string(found).decode("utf-8", "replace")
 
     def stops(self, tokens: Iterable[int]) -> list[int]:
-        """Those of the tokens at which llama.cpp ends an answer; a file that lacks one would never stop there.
-
-        Args:
-            tokens: ids of tokens.
-        """
+        """Filter the token ids at which llama.cpp ends an answer."""
         return [token for token in tokens if lib.llama_vocab_is_eog(self._vocabulary, token)]
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Split a text into tokens; names of special tokens in it become these tokens.
-
-        The ids are compared with those of the exported tokenizer.
+        """Split a text without lone surrogates into tokens; names of special tokens become these tokens.
 
         Args:
-            text: the text, without lone surrogates.
-            special: whether to add what the file asks for at the beginning and end, such as BOS.
+            special: whether to add what the file prescribes at the beginning and end, such as BOS.
         """
         data = text.encode("utf-8")
         room = len(data) + 16
@@ -132,14 +117,7 @@ class LlamaCpp:
         return list(ids[0:count])
 
     def logits(self, tokens: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
-        """Logits after each token of a sequence; what was computed before is forgotten.
-
-        Args:
-            tokens: ids of tokens.
-
-        Returns:
-            Logits `[tokens - first, vocabulary]`, float32.
-        """
+        """Logits `[tokens - first, vocabulary]`, float32, after each token of a new sequence from `first` on."""
         self._clear()
         rows = np.empty((len(tokens) - first, self.vocabulary_size), np.float32)
         for start in range(0, len(tokens), BATCH):
@@ -151,36 +129,20 @@ class LlamaCpp:
         return rows
 
     def answer(self, tokens: Sequence[int], limit: int) -> list[int]:
-        """Complete a prompt with the most likely token at each position.
-
-        Greedy answers are what two programs can be compared by.
-
-        Args:
-            tokens: ids of the prompt's tokens, at least one.
-            limit: maximum number of new tokens, at least 1.
-
-        Returns:
-            The new tokens, the one that ends the answer included.
-        """
+        """Greedy answer to a prompt of at least one token: at most `limit` new tokens, with the one that ends it."""
         made = [int(self.logits(tokens, first=len(tokens) - 1)[0].argmax())]
         while len(made) < limit and not self.stops(made[-1:]):
             made.append(self._next(made[-1], len(tokens) + len(made) - 1))
         return made
 
     def decode(self, tokens: Sequence[int], count: int) -> float:
-        """Decode tokens one by one, whatever they are, to measure the speed.
-
-        Args:
-            tokens: ids of a prompt's tokens, at least one, whose logits were computed last.
-            count: number of new tokens, each the most likely one.
-        """
+        """Seconds for decoding `count` tokens one by one. The prompt's logits must have been computed last."""
         token, began = tokens[-1], time.perf_counter()
         for place in range(count):
             token = self._next(token, len(tokens) + place)
         return time.perf_counter() - began
 
     def _next(self, token: int, place: int) -> int:
-        """The most likely token after one at a position."""
         self._decode([token], place, [True])
         return int(self._row(0).argmax())
 
@@ -188,7 +150,7 @@ class LlamaCpp:
         lib.llama_memory_clear(lib.llama_get_memory(self._context), True)  # noqa: FBT003 - C
 
     def _row(self, place: int) -> NDArray[np.float32]:
-        """Logits of a token of the last batch; the memory is llama.cpp's."""
+        """Logits of a token of the last batch, in memory of llama.cpp."""
         pointer = lib.llama_get_logits_ith(self._context, place)
         return np.frombuffer(ffi.buffer(pointer, self.vocabulary_size * 4), np.float32)
 
@@ -212,9 +174,6 @@ def quantize(gguf: Path, target: Path, file_type: int, threads: int) -> None:
 
     Args:
         file_type: `llama_ftype`.
-
-    Raises:
-        ExportError: llama.cpp cannot quantize it.
     """
     options = lib.llama_model_quantize_default_params()
     options.ftype, options.nthread = file_type, threads
@@ -225,14 +184,11 @@ def quantize(gguf: Path, target: Path, file_type: int, threads: int) -> None:
 
 
 def last_message() -> str:
-    """The last error that llama.cpp has logged, for the end of a sentence; words that say so if there is none."""
+    """The last error that llama.cpp has logged, for the end of a sentence."""
     return messages[-1] if messages else "it gives no reason"
 
 
 def commit() -> str:
-    """Commit of llama.cpp that the package was built from, its first digits.
-
-    A receipt names it, since files and answers depend on it.
-    """
+    """First digits of the commit of llama.cpp that the package was built from."""
     found: str = json.loads(files("llama_cpp_py_sync").joinpath("native_manifest.json").read_text())["llama_cpp_commit"]
     return found[:9]

@@ -1,4 +1,4 @@
-"""What llama.cpp does for an export: `python -P -m llf_core.export.gguf.llama_process JOB.json`, in its own process."""
+"""llama.cpp in its own process: `python -P -m llf_core.export.gguf.llama_process JOB.json`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPEED_TOKENS = 16
-"""Tokens that are decoded one by one for the speed."""
 
 
 def read_back(
     model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]], step: Callable[[], object]
 ) -> dict[str, Any]:
-    """What the receipt compares with the live model; logits go to the job's file.
+    """What the receipt compares with the live model.
 
-    It is an `.npz` file. Its array `"N"` has the logits `[positions, vocabulary]`, float32, after the last `positions`
-    tokens of sequence N, or after each token of a shorter one.
+    Logits go to the job's `.npz` file. Its array `"N"` has the logits `[positions, vocabulary]`, float32, after the
+    last `positions` tokens of sequence N, or after each token of a shorter one.
 
     Args:
-        job: what to compute, of `receipt.job_of`.
+        job: of `receipt.job_of`.
         answer: gives the greedy answer to a prompt, both as token ids.
 
     Returns:
@@ -61,9 +60,8 @@ def measure(
     """Loss of quality against the base, and speed; for the base itself its answers and logits are made first.
 
     Args:
-        job: what to compute, of `receipt.job_of`. For the base, `answers` is None and `width` 0: its answers are
-            generated, and its logits are written to `base`. Another file has the `answers_of_questions` and the `width`
-            of the base.
+        job: of `receipt.job_of`. For the base, `answers` is None and `width` 0: its answers are generated, and its
+            logits are written to `base`. Another file has the `answers_of_questions` and the `width` of the base.
         answer: gives the greedy answer to a prompt, both as token ids.
         step: called after each sequence.
 
@@ -89,11 +87,7 @@ def measure(
 
 
 def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
-    """Tokens a second that are decoded one by one after a prompt, the second time, when file and caches are warm.
-
-    Args:
-        prompt: token ids, at least one.
-    """
+    """Tokens a second that are decoded one by one after a prompt, the second time, when file and caches are warm."""
     model.logits(prompt, first=len(prompt) - 1)
     model.decode(prompt, SPEED_TOKENS)
     model.logits(prompt, first=len(prompt) - 1)
@@ -101,12 +95,7 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Quantize a file, or measure it, as a job says.
-
-    It runs in a process of its own, since llama.cpp aborts where an assertion fails.
-
-    Args:
-        job: plain values, of `program.quantize` or `receipt.measure`.
+    """Quantize a file, or measure it, as a job of `program.quantize` or `receipt.measure` says.
 
     Returns:
         Nothing of a quantized file; of a measured one `by` (program and version), what `measure` returns, and what
@@ -142,17 +131,14 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _steps(job: dict[str, Any]) -> int:
-    """Number of sequences that a job computes: those of the receipt, and those of the probe, of the base twice."""
+    """Number of sequences: those of the receipt, and those of the probe, of the base twice."""
     read = len(job["sequences"]) + len(job["prompts"]) if job["logits"] else 0
     questions, base = len(job["questions"]), job["answers"] is None
     return read + (1 + base) * (questions + 1) + base * questions
 
 
 def main() -> None:
-    """Read the job, and write the result, or the error, into its file.
-
-    The process that started it reads the result there.
-    """
+    """Read the job, and write the result, or the error, into its file."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         result = perform(job)

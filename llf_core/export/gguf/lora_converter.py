@@ -1,4 +1,4 @@
-"""Converts a LoRA to a GGUF adapter by llama.cpp's own script, of a wheel of PyPI that is not installed."""
+"""Converts a LoRA to a GGUF adapter by llama.cpp's own script, in a wheel of PyPI that is not installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ sys.path.insert(0, sys.argv[1])
 del sys.argv[:2]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs the script whose folder and path are the first arguments, in a process that finds only installed packages."""
+"""Runs the script whose folder and path are the first arguments, with installed packages only."""
 UNSUPPORTED = {
     "use_dora": "the magnitudes of DoRA",
     "modules_to_save": "modules that were trained in full",
@@ -47,17 +47,14 @@ UNSUPPORTED = {
     "lora_bias": "biases of its matrices",
     "alpha_pattern": "another alpha for some layers",
 }
-"""Settings of PEFT that GGUF has no place for, and what they mean."""
+"""Settings of PEFT that GGUF cannot store, with their description."""
 
 
 def check_lora(settings: Mapping[str, object], name: str) -> None:
-    """Check that GGUF can hold an adapter, of which the converter would leave out the rest.
-
-    Args:
-        settings: its `adapter_config.json`.
+    """Check that GGUF can hold an adapter, whose rest the converter would leave out.
 
     Raises:
-        ExportError: it is no LoRA, has more than two matrices for a weight or scales that follow from no single alpha.
+        ExportError: it is no LoRA, or has one of `UNSUPPORTED` or scales that follow from no single alpha.
     """
     kind = settings.get("peft_type")
     if kind != "LORA":
@@ -78,10 +75,7 @@ def check_lora(settings: Mapping[str, object], name: str) -> None:
 
 
 def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:
-    """Convert a LoRA to a GGUF adapter in float32, which llama.cpp and Ollama apply to a GGUF file of its base.
-
-    Args:
-        adapter: folder of the adapter, which `check_lora` has accepted.
+    """Convert a LoRA, accepted by `check_lora`, to a GGUF adapter in float32.
 
     Raises:
         ExportError: the script does not know the base, or failed.

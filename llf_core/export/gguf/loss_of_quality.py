@@ -1,4 +1,4 @@
-"""What a quantization costs: KL divergence, changed greedy tokens and perplexity, against the file it was made from."""
+"""Measures what a quantization costs, against the file it was made from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probe:
-    """Token ids on which files are compared.
-
-    Attributes:
-        answers: ids of the base's greedy answer to each prompt, at least one each.
-        text: ids of a text, at least two.
-    """
+    """Token ids on which files are compared: at least one for each answer, and two for the text."""
 
     prompts: list[list[int]]
     answers: list[list[int]]
@@ -32,24 +27,24 @@ class Probe:
 
     @property
     def sequences(self) -> list[tuple[list[int], int]]:
-        """Ids that are computed, and the first position whose logits count: those that predict an answer, or a text."""
+        """Token ids to compute, each with the first position whose logits count."""
         pairs = zip(self.prompts, self.answers, strict=True)
         return [(prompt + answer[:-1], len(prompt) - 1) for prompt, answer in pairs] + [(self.text[:-1], 0)]
 
     @property
     def answer_rows(self) -> int:
-        """Number of positions that predict an answer's token, which come before those of the text."""
+        """Number of positions that predict an answer's token; they come before the text's."""
         return sum(map(len, self.answers))
 
     @property
     def rows(self) -> int:
-        """Number of positions whose logits count; those of the answers come first."""
+        """Number of positions whose logits count."""
         return self.answer_rows + len(self.text) - 1
 
 
 @dataclass(frozen=True)
 class QualityLoss:
-    """What was measured of a file.
+    """Loss of quality of a file.
 
     Attributes:
         kl: mean KL(base ‖ file) over all positions, in nats.
@@ -64,13 +59,10 @@ class QualityLoss:
 
 
 def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], path: Path) -> int:
-    """Write the logits of the base at all positions of a probe.
-
-    All quantizations of a model are compared with them, so they are computed once.
+    """Write the logits of the base for a probe, float32 `[rows, vocabulary]`, and return the vocabulary's size.
 
     Args:
-        logits: logits `[tokens - first, vocabulary]` of token ids, from a first position.
-        path: file to write, float32 `[rows, vocabulary]`.
+        logits: gives logits `[tokens - first, vocabulary]` of token ids, from a first position.
     """
     width = 0
     with path.open("wb") as file:
@@ -86,17 +78,12 @@ def quality_loss(
 ) -> QualityLoss:
     """Compare logits with those of the base, position by position.
 
-    It tells what a quantization costs, which its size alone does not.
+    Where a logit is not finite, `kl` is infinite or NaN, and `perplexity` may be.
 
     Args:
-        logits: those of the compared file, `[tokens - first, vocabulary]`, see `write_base`. Those of the base itself
-            give its perplexity.
+        logits: of the compared file, `[tokens - first, vocabulary]`, see `write_base`.
         base: what `write_base` wrote, float32 `[rows, vocabulary]`.
         width: size of the base's vocabulary; further columns of `logits` are ignored.
-
-    Returns:
-        Means over the positions of the probe, of which there is at least one. Where a logit is not finite, `kl` is
-        infinite or not a number (NaN), and `perplexity` may be.
     """
     stored = np.memmap(base, np.float32, "r", shape=(probe.rows, width))
     tokens = [token for answer in probe.answers for token in answer]
@@ -115,15 +102,9 @@ def quality_loss(
 
 
 def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logarithms of the probabilities of logits, in float64.
+    """Log-probabilities `[vocabulary]` of logits `[vocabulary]`, in nats and float64.
 
-    Differences of float32 logarithms would be as large as what is measured.
-
-    Args:
-        row: logits `[vocabulary]`.
-
-    Returns:
-        Log-probabilities `[vocabulary]`, in nats; all NaN if a logit is NaN or +inf, or if all are -inf.
+    All are NaN if a logit is NaN or +inf, or if all are -inf.
     """
     shifted = row.astype(np.float64) - float(row.max())
     return shifted - math.log(np.exp(shifted).sum())

@@ -19,7 +19,7 @@ QUESTIONS = (
     "Is a whale a fish?",
     "Convert 5 kilometres to metres.",
 )
-"""User messages whose greedy answers are compared, twenty of them."""
+"""User messages whose greedy answers are compared."""
 TEXT = """\
 A lighthouse is a tower with a lamp at its top. It marks a dangerous coast or the way into a harbour, and it tells a
 ship at night where it is. The oldest ones were fires on hills. Later the fires were put on platforms, so that they
@@ -38,6 +38,6 @@ the end a switch that reacts to darkness replaced them. Today most ships find th
 can fail, and a light that anyone can see needs no battery on board. Many towers are therefore still lit each evening,
 and some of the houses of their keepers have become small museums.
 """
-"""The text whose perplexity is measured. Written for this purpose, so that no older model was trained on it."""
+"""Text whose perplexity is measured, written for this purpose, so that no older model was trained on it."""
 BEGINNING = "Hello"
-"""Text whose tokens are compared with those that a tokenizer puts before and after a text."""
+"""Text whose tokens show what a tokenizer puts before and after a text."""

@@ -1,4 +1,4 @@
-"""Starts the processes that read a GGUF file: llama.cpp's, and that of transformers for a second opinion."""
+"""Starts the processes that read a GGUF file, with llama.cpp or transformers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,14 @@ if TYPE_CHECKING:
 
 STEP = re.compile(r"step ([0-9]+) ([0-9]+)")
 TIMED_SECONDS = 5.0
-"""Time after which the time left is told, in seconds."""
+"""Seconds after which the remaining time is shown."""
 PACKAGE = "llama_cpp_py_sync"
 LLAMA_CPP = "llf_core.export.gguf.llama_process"
 TRANSFORMERS = "llf_core.export.gguf.transformers_process"
 
 
 def check_installed() -> None:
-    """Check that llama.cpp is installed.
-
-    An export would fail only after the model was loaded and merged.
-
-    Raises:
-        ExportError: it is not.
-    """
+    """Check that llama.cpp is installed."""
     if find_spec(PACKAGE) is None:
         raise ExportError(
             "llama.cpp, which quantizes GGUF files and reads them back, is not installed.",
@@ -50,14 +44,7 @@ def check_installed() -> None:
 
 
 def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
-    """Quantize a GGUF file by llama.cpp.
-
-    Quantizations that llama.cpp makes are those that its programs read.
-
-    Args:
-        gguf: the file, of 16 or 32 bits.
-        name: one of `FILE_TYPES`.
-    """
+    """Quantize a GGUF file of 16 or 32 bits by llama.cpp to one of `FILE_TYPES`."""
     job = {"task": "quantize", "gguf": str(gguf), "target": str(target), "file_type": FILE_TYPES[name]}
     run(LLAMA_CPP, job | {"threads": threads}, f"quantized to {name}")
 
@@ -102,11 +89,11 @@ def run_steps(command: Sequence[str], step: Step, **options: Any) -> tuple[int, 
 
 
 def run(module: str, job: Mapping[str, Any], what: str, step: Step = no_step) -> dict[str, Any]:
-    """Run a job in a process of its own, since a fault of a C library ends the process, and memory is given back.
+    """Run a job in a process of its own, since a fault of a C library ends the process.
 
     Args:
-        module: module to run with `python -m`: it takes the path of the job, and writes its result, a JSON object, to
-            the path in the job's `result`; one with `error` says why it failed.
+        module: run with `python -m`: it takes the path of the job, and writes its result, a JSON object, to the path in
+            the job's `result`; one with `error` says why it failed.
         job: plain values, with `threads`, the number of compute threads.
         what: end of the sentence "The model was not …", for the error.
         step: called with the number of steps done and their total, see `run_steps`.

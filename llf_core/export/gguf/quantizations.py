@@ -1,5 +1,3 @@
-"""Types of weights that a GGUF file can have, by the names of llama.cpp."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNQUANTIZED = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-"""Dtype of each type that is not quantized, those first with which llama.cpp computes most exactly."""
+"""Dtype of each unquantized type, the most exact in llama.cpp first."""
 FILE_TYPES = {
     "Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q5_K_S": 16, "Q5_1": 9, "Q5_0": 8, "Q4_K_M": 15, "Q4_K_S": 14, "Q4_1": 3,
     "Q4_0": 2, "IQ4_NL": 25, "IQ4_XS": 30, "Q3_K_L": 13, "Q3_K_M": 12, "Q3_K_S": 11, "Q2_K": 10,
@@ -21,10 +19,7 @@ DEFAULT = ("f16",)
 
 
 def named_quantizations(names: Sequence[str]) -> tuple[str, ...]:
-    """Quantizations as llama.cpp writes their names, in the order in which they were asked for, each once.
-
-    Args:
-        names: names in any case; empty for `DEFAULT`.
+    """Quantizations as llama.cpp writes their names, each once; `DEFAULT` without names, which may be in any case.
 
     Raises:
         ExportError: there is no such quantization.
@@ -38,11 +33,5 @@ def named_quantizations(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def base_type(quantizations: Sequence[str]) -> str:
-    """The type of the file that the others are made from: the most exact unquantized one that was asked for, or f16.
-
-    A quantization made from another one would be rounded twice.
-
-    Args:
-        quantizations: of `named_quantizations`.
-    """
+    """The type of the file that the others are made from: the most exact unquantized one of them, or f16."""
     return next((one for one in UNQUANTIZED if one in quantizations), "f16")

