@@ -1,7 +1,6 @@
 """Completions of the same prompts by the base model and the tuned model.
 
-`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints them as JSON. Notebooks and the CLI start it as a
-child process, so that no view loads a model.
+`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints them as JSON.
 """
 
 from __future__ import annotations
@@ -40,19 +39,16 @@ def answer(
     max_new_tokens: int = 64,
     progress: Progress = worker_process.no_progress,
 ) -> list[Answer]:
-    """Complete prompts with the base model and the result of a finished run, and store both in `samples.jsonl`.
-
-    Greedy decoding, so that a difference comes from training alone.
+    """Complete prompts greedily with the base model and the result of a run, and store both in `samples.jsonl`.
 
     Args:
         folder: run with `output/`.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
-        progress: called with a description, the number of generated tokens, and the maximum number; both are 0 while a
-            model is loaded.
+        progress: called with a description, the number of generated tokens, and the maximum number.
 
     Raises:
         FileNotFoundError: the run has no result yet.
-        ValueError: there are no prompts, or one has no tokens, as an empty one without a chat template.
+        ValueError: there are no prompts, or one has no tokens.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -93,20 +89,16 @@ def answer(
 
 
 class TokenProgress:
-    """Reports the number of generated tokens at intervals: a line per token would take longer than the token."""
+    """Reports the number of generated tokens at intervals."""
 
     def __init__(self, what: str, most: int, progress: Progress) -> None:
-        """Report that no token is generated yet.
-
-        Args:
-            most: maximum number of tokens.
-        """
+        """Report that no token is generated yet."""
         self._what, self._most, self._progress = what, most, progress
         self._count, self._next = 0, 0.0
         self("", "")
 
     def __call__(self, *_: object) -> None:
-        """Count a token; its arguments are not used."""
+        """Count a token."""
         now = time.monotonic()
         if now >= self._next:
             self._progress(self._what, self._count, self._most)
@@ -123,10 +115,9 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     *,
     trust: bool = False,
 ) -> list[Answer]:
-    """Call `answer` in a child process: the caller loads neither a model nor torch. The completions are stored too.
+    """Call `answer` in a child process: the caller loads neither a model nor torch.
 
     Args:
-        max_new_tokens: maximum number of tokens of a completion, at least 1.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model and the run.
     """
@@ -136,10 +127,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
 
 
 def main() -> None:
-    """Store the completions with the run, and print them or the error: the child process of `answer_in_child`.
-
-    Lines of JSON with the progress come before them, as of all of `print_result`.
-    """
+    """Store the completions with the run, and print them or the error: the child process of `answer_in_child`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("prompts", nargs=argparse.REMAINDER)  # also those that begin with a dash

@@ -1,4 +1,4 @@
-"""Compares two results on the same examples, from what is stored of them. No torch."""
+"""Compares two stored results on the same examples. No torch."""
 
 from __future__ import annotations
 
@@ -22,39 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExamplePair:
-    """An example in two results.
-
-    Attributes:
-        base: what the first target made of it.
-        tuned: what the second one made of it.
-    """
+    """An example in two results."""
 
     base: ExampleResult
     tuned: ExampleResult
 
 
 def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
-    """Whether two results can be compared example by example: both could be read and are of the same examples.
-
-    On other examples a difference would not be that of the models.
-    """
+    """Whether two results could be read and are of the same examples."""
     return not base.problem and not tuned.problem and base.data.fingerprint == tuned.data.fingerprint
 
 
 def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> list[ExamplePair]:
-    """Pair the examples that two results have in common, in the order of the first, to compare the models on each.
-
-    Args:
-        tuned: examples of the second one.
-    """
+    """Pair the examples that two results have in common, in the order of the first."""
     others = {one.key: one for one in tuned}
     return [ExamplePair(one, others[one.key]) for one in base if one.key in others]
 
 
 def _measure_named(value: MetricValue) -> StoredMeasure:
-    """The measure by which a value of a result was computed, so that the value of other examples can be.
+    """The measure by which a value of a result was computed.
 
-    It is the mean of the stored scores where the metric has no statistics of its own or is not installed here.
+    The mean of the stored scores where the metric has no statistics of its own or is not installed here.
     """
     for measure in LOSS_MEASURES:
         if measure.measure.name == value.name:
@@ -66,16 +54,9 @@ def _measure_named(value: MetricValue) -> StoredMeasure:
 
 
 def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Difference:
-    """The difference of two results in one metric, by the paired bootstrap, which tells chance from a difference.
+    """The second result less the first in one metric, with interval and verdict of the paired bootstrap.
 
-    Args:
-        pairs: their examples, at least one.
-
-    Returns:
-        The second less the first, with its interval and verdict.
-
-    Source:
-        Koehn 2004, see `llf_core.metrics.paired.difference`.
+    See `llf_core.metrics.paired.difference`. There is at least one pair.
     """
     measure = _measure_named(value)
     return difference(
@@ -86,7 +67,7 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
 
 
 def score_of(example: ExampleResult, name: str) -> float:
-    """The value of an example in a metric, by which examples are sorted; NaN without one."""
+    """The value of an example in a metric; NaN without one."""
     for measure in LOSS_MEASURES:
         if measure.measure.name == name:
             return measure.of_example(example)

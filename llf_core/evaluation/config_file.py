@@ -1,4 +1,4 @@
-"""A config file that asks for an evaluation, as LLaMA-Factory's `eval` and `train` with `do_train: false` read it."""
+"""Config files of evaluations, as LLaMA-Factory's `eval` and `train` with `do_train: false` read them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 LLAMA_FACTORY_SHOTS = 5
 """LLaMA-Factory's default of `n_shot`."""
 GENERATED = ("rouge", "bleu")
-"""Metrics of LLaMA-Factory's `predict_with_generate`."""
 
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """What a config file asks for.
+    """An evaluation as a config file describes it.
 
     Attributes:
         options: arguments of `llf_core.evaluation.evaluate.evaluate` that the file gives.
-        save_dir: folder that gets the results besides that of the model; None for none.
+        save_dir: folder that gets the results besides that of the model.
     """
 
     target: Target
@@ -39,10 +38,7 @@ class EvaluationFile:
 
 
 def is_config_file(name: str) -> bool:
-    """Whether a target on the command line is a config file: a file that ends in `.yaml`, `.yml` or `.json`.
-
-    Its keys then say what is measured or exported.
-    """
+    """Whether a target on the command line is a file that ends in `.yaml`, `.yml` or `.json`."""
     path = expanded(name)
     try:
         return path.suffix in CONFIG_SUFFIXES and path.is_file()
@@ -51,13 +47,10 @@ def is_config_file(name: str) -> bool:
 
 
 def read_evaluation(file: Path) -> EvaluationFile:
-    """Read what a config file asks to evaluate: its model, and `task`, or the data of `eval_dataset`.
+    """Read the model and the `task`, or the data of `eval_dataset`, of an evaluation from YAML or JSON.
 
-    `dataset` is measured only if the file says `do_train: false`, since it is otherwise what a run is trained on. On
-    data, `predict_with_generate: true` adds ROUGE and BLEU, as in LLaMA-Factory.
-
-    Args:
-        file: YAML or JSON.
+    `dataset` is measured only if the file says `do_train: false`. On data, `predict_with_generate: true` adds ROUGE and
+    BLEU, as in LLaMA-Factory.
 
     Raises:
         ConfigError: the file cannot be read, or a key of its model is invalid.
@@ -93,20 +86,13 @@ def read_evaluation(file: Path) -> EvaluationFile:
 
 
 def requested_metrics(values: Mapping[str, object]) -> tuple[str, ...]:
-    """Names of the metrics that a config asks for: those of `metrics`, and ROUGE and BLEU by `predict_with_generate`.
-
-    Args:
-        values: the values of the config as requested.
-
-    Raises:
-        EvaluationError: one of the two is of another type.
-    """
+    """Metrics of a requested config: those of `metrics`, and ROUGE and BLEU by `predict_with_generate`."""
     generated = GENERATED if _flag(values, "predict_with_generate") else ()
     return tuple(dict.fromkeys((*generated, *_names(values, "metrics"))))
 
 
 def _notes(values: Mapping[str, object], tasks: Sequence[str], on: Sequence[str]) -> list[str]:
-    """What of the file has no effect."""
+    """Keys of the file without effect."""
     found = []
     if tasks and values.get("eval_dataset"):
         found.append("eval_dataset is not used: the file names a task. Name the data with --on to measure both.")

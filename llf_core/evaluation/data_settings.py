@@ -1,5 +1,3 @@
-"""Configs by which the data of an evaluation is read: those of a run, or defaults."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -13,20 +11,13 @@ TOKENIZATION_KEYS = (
     "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "rename_fields",
     "cutoff_len", "cutoff_strategy",
 )  # fmt: skip
-"""Config keys of a run that determine how it tokenizes an example."""
+"""Keys that determine how a run tokenizes an example."""
 MASK_KEYS = ("train_on_prompt", "mask_history", "split_special_tokens")
-"""Further keys of stage sft that determine which tokens are in the loss."""
+"""Keys of stage sft that determine which tokens are in the loss."""
 
 
 def tokenization_of(run: RunConfig | None) -> dict[str, object]:
-    """The settings of a run that determine how it tokenizes an example, so that others are tokenized as its own.
-
-    Args:
-        run: config of the run; None gives no settings.
-
-    Returns:
-        Those of `TOKENIZATION_KEYS` that are not None.
-    """
+    """The settings of a run, if any, that determine how it tokenizes an example, and are not None."""
     return {} if run is None else {key: value for key in TOKENIZATION_KEYS if (value := run.get(key)) is not None}
 
 
@@ -39,13 +30,11 @@ def config_for(  # noqa: PLR0913 - what is read, and how
     limit: int | None = None,
     dataset_dir: str | None = None,
 ) -> RunConfig:
-    """A config whose data sets are read as a run reads its own.
-
-    The same readers, masks and limits then apply to the data of an evaluation.
+    """A config whose data sets are read with the readers, masks and limits of a run.
 
     Args:
         names: names of the data sets, as in `dataset`.
-        run: config of the run; None for defaults.
+        run: None for defaults.
         template: name of the chat template if there is no run; None for the tokenizer's own.
         limit: maximum number of records of each data set, taken from the beginning; None for all.
         dataset_dir: folder of named data sets; None for that of the run.

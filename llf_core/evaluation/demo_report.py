@@ -24,16 +24,12 @@ COLUMN = 44
 
 
 def newest_demo() -> str:
-    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none."""
+    """Id of the newest run on the demo data; `last` if there is none."""
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
 def stored_answers(run: Run) -> list[Answer]:
-    """Read the newest stored completions of base and tuned model for each prompt, without loading a model.
-
-    Returns:
-        Prompts that both models have completed; empty if none. Completions without prompt, text or model are left out.
-    """
+    """The newest stored completions of each prompt that both the base and the tuned model have completed."""
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
         prompt, of, text = (sample.get(name) for name in ("prompt", "of", "text"))
@@ -49,12 +45,11 @@ def stored_answers(run: Run) -> list[Answer]:
 def report_on(run: Run) -> tuple[bool, str]:
     """Judge a demo run, to see after an installation that training works.
 
-    The threshold of its losses is a rule of thumb: a working run falls far below it. Completions that are not stored
-    yet are generated in a child process, and stored with the run.
+    Completions that are not stored yet are generated in a child process, and stored with the run.
 
     Returns:
-        Whether it finished with at least 5 logged losses, of which the mean of the last three is below 0.8 times the
-        mean of the first three; and the report as text, with completions side by side.
+        Whether it finished with at least 5 logged losses, of which the mean of the last three is below 0.8 times (a
+        rule of thumb) the mean of the first three; and the report as text.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")
@@ -85,10 +80,7 @@ def report_on(run: Run) -> tuple[bool, str]:
 
 
 def side_by_side(answers: list[Answer]) -> str:
-    """Format completions as plain text for a terminal: base model on the left, tuned model on the right.
-
-    Invisible characters are escaped, see `visible`, so that no completion controls the terminal.
-    """
+    """Format completions for a terminal, base model on the left, without invisible characters (`visible`)."""
     import textwrap
 
     rows = [("base", "tuned"), ("-" * COLUMN, "-" * COLUMN)]

@@ -1,5 +1,3 @@
-"""The replies of the chat's engine to many requests, all of them before any is used."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -27,11 +25,10 @@ def collect_replies(
 ) -> list[CollectedReply]:
     """Generate the replies to requests, those of similar length at a time. The first failure ends all of them.
 
-    An evaluation with replies that were not generated would have a wrong value, so there is none. At the end the engine
-    forgets the prefixes that it keeps.
+    At the end the engine drops its prefix cache.
 
     Args:
-        progress: called with the number of replies so far; what it raises is dropped, as of any listener of an engine.
+        progress: called with the number of replies so far; what it raises is dropped.
         of_one: kinds of failures that concern a single request, whose reply has them in `failed`.
 
     Raises:

@@ -1,5 +1,3 @@
-"""Errors of evaluations."""
-
 from __future__ import annotations
 
 from operator import index
@@ -8,16 +6,13 @@ from llf_core.user_error import BAD_CONFIG, UserError
 
 
 class EvaluationError(UserError, ValueError):
-    """An evaluation cannot be made as requested. The message says what was expected."""
+    """An evaluation is not possible as requested. The message says what was expected."""
 
     exit_code = BAD_CONFIG
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Check a number that a caller or a file gave, so that a wrong one is a sentence before anything is loaded.
-
-    Args:
-        most: the largest number; None for no limit.
+    """Check that a number that a caller or a file gave is an integer in a range.
 
     Raises:
         EvaluationError: it is no integer, or out of range.

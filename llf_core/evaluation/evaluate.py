@@ -1,7 +1,6 @@
 """Measures models on data: losses of the expected answers, and metrics of generated ones.
 
-`python -m llf_core.evaluation.evaluate REQUEST` is the process with the models. It prints the folder of each result as
-soon as it is complete.
+`python -m llf_core.evaluation.evaluate REQUEST` is the process with the models; it prints the folder of each result.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ T = TypeVar("T")
 
 
 class _MeasuredItem(TypedDict):
-    """What the child process prints of a complete result.
-
-    Attributes:
-        task: number of its task; -1 of data.
-    """
+    """A complete result, printed by the child process; `task` is -1 for data."""
 
     target: int
     task: int
@@ -173,12 +168,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
 
 
 def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Path | str | None = None) -> list[Target]:
-    """Put the base model of each run before the targets, if it is not among them, to show what training has changed.
-
-    Args:
-        targets: models, see `llf_core.chat.target.find_target`; a single name needs no list.
-        home: `LLF_HOME`; None for the environment's.
-    """
+    """Put the base model of each run before the targets, if it is not among them."""
     found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in _several(targets)]
     bases: list[Target] = []
     for target in found:
@@ -192,23 +182,18 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
 
 
 def home_path(home: Path | str | None) -> Path | None:
-    """`LLF_HOME` as a path, which other functions take; None for the environment's.
-
-    Args:
-        home: as given in a call; None for the environment's.
-    """
+    """`LLF_HOME` as a path; None for the environment's."""
     return None if home is None else Path(home)
 
 
 def _several(given: Iterable[T]) -> tuple[T, ...]:
-    """What is given, of which a single name or path needs no list."""
+    """A single name or path needs no list."""
     return (given,) if isinstance(given, str | Path) else tuple(given)  # type: ignore[return-value]
 
 
 def _check_answers(
     targets: Sequence[Target], names: Sequence[str], metrics: Sequence[object], judge: Judge | None
 ) -> None:
-    """Check that there are answers to score and to compare."""
     if metrics and not names:
         raise EvaluationError(
             "Metrics score answers to the prompts of data, and tasks have their own metrics.", "Name the data."
@@ -221,7 +206,7 @@ def _check_answers(
 
 
 def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
-    """Names of data sets; rows are written to a file."""
+    """Rows are written to a file."""
     listed = [on] if isinstance(on, Path) else on
     if isinstance(listed, str):
         found = tuple(name.strip() for name in listed.split(",") if name.strip())

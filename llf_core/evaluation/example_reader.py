@@ -1,5 +1,3 @@
-"""Reads the examples of an evaluation, once for each tokenizer and way of rendering."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -26,7 +24,7 @@ class ExampleReader:
     """Reads the examples of a request, once for each tokenizer and way of rendering.
 
     Args:
-        first: config of the first run among the targets; None for none.
+        first: config of the first run among the targets.
     """
 
     def __init__(self, request: EvaluationRequest, first: RunConfig | None, progress: Progress) -> None:
@@ -35,12 +33,9 @@ class ExampleReader:
         self._held: set[tuple[str, int]] | None = None
 
     def settings_for(self, model: str | None) -> RunConfig | None:
-        """The config by which examples of a model without a run are rendered: the first run's; None without a run.
+        """The config by which examples of a model without a run are rendered: the first run's, if there is one.
 
         Its template is left out if it is of another model.
-
-        Args:
-            model: name or folder of the base model; None if its settings name none.
         """
         first = self._first
         if first is None or first.data.template is None or first.model.model_name_or_path == model:
@@ -54,14 +49,12 @@ class ExampleReader:
         template: str | None,
         processor: ProcessorMixin | None = None,
     ) -> EvaluationExamples:
-        """The examples for a tokenizer.
-
-        Read once for each tokenizer, template and rendering, which the targets on one base share.
+        """The examples for a tokenizer, template and rendering, which the targets on one base share.
 
         Args:
             rendering: config by which they are rendered; None for defaults.
             template: name of the chat template; None for the tokenizer's own.
-            processor: processor of a base model that takes images or sound too; None for a model of text.
+            processor: of a base model that takes images or sound too.
 
         Raises:
             EvaluationError: there is no validation data, or the data has no answers, or has pictures or sound.

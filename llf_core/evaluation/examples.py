@@ -34,8 +34,8 @@ class TokenizedPart:
     """A sequence of tokens that the model reads at once.
 
     Attributes:
-        ids: token ids `[seq]`.
-        labels: labels `[seq]`, -100 where a token is not in the loss.
+        ids: `[seq]`.
+        labels: `[seq]`, -100 where a token is not in the loss.
     """
 
     ids: tuple[int, ...]
@@ -43,7 +43,7 @@ class TokenizedPart:
 
     @property
     def measured(self) -> int:
-        """Number of tokens whose loss is measured: the first token of a sequence has none."""
+        """Number of tokens whose loss is measured, without the first of the sequence."""
         return sum(label != IGNORED for label in self.labels[1:])
 
 
@@ -56,7 +56,6 @@ class EvaluationExample:
         parts: its sequences: one, or several if it was split at `cutoff_len`.
         prompt: the messages before the last answer; empty for plain text.
         reference: the last answer: its text, or its calls as JSON; None for plain text.
-        tools: functions that may be called.
         row: the record; empty for streamed data, of which prompt and reference are not kept either.
     """
 
@@ -70,7 +69,7 @@ class EvaluationExample:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Data set and number of the record, by which validation data is found again in its data sets."""
+        """Data set and number of the record."""
         return self.source, self.index
 
 
@@ -100,12 +99,10 @@ def read_validation(
 ) -> EvaluationExamples:
     """Read the validation data of a run, as it was held out in training.
 
-    The run was not trained on these examples, so their loss says how it does on new text.
-
     Args:
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
-        progress: called with a data set's name and the number of records read so far; None if nobody watches.
-        processor: processor of a model that takes images or sound too; None for a model of text.
+        progress: called with a data set's name and the number of records read so far.
+        processor: of a model that takes images or sound too.
 
     Raises:
         EvaluationError: the run has no validation data, it has no answers, or it has pictures or sound.
@@ -142,17 +139,15 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
 ) -> EvaluationExamples:
     """Read data sets, rendered, masked and truncated as in training.
 
-    A loss on them is comparable with that of a run's own evaluation.
-
     Args:
-        names: names of data sets, as in `dataset`.
-        run: config of the run that decides how examples are rendered; None for defaults.
+        names: as in `dataset`.
+        run: config that decides how examples are rendered; None for defaults.
         template: name of the chat template if there is no run; None for the tokenizer's own.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         dataset_dir: folder of named data sets; None for that of the run.
         held: data set and number of the records that are read; None for all.
-        progress: called with a data set's name and the number of records read so far; None if nobody watches.
-        processor: processor of a model that takes images or sound too; None for a model of text.
+        progress: called with a data set's name and the number of records read so far.
+        processor: of a model that takes images or sound too.
     """
     most = limit if held is None else None
     config, prepared = _prepared(names, tokenizer, run, template, most, dataset_dir, progress, processor)
@@ -161,7 +156,7 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
 
 
 def validation_names(run: RunConfig) -> tuple[str, ...]:
-    """Names of the data sets that a run's validation data is part of, which are read to find its records."""
+    """Names of the data sets that a run's validation data is part of."""
     return tuple(run.data.eval_dataset or run.data.dataset or ())
 
 
@@ -197,7 +192,7 @@ def _prepared(  # noqa: PLR0913, PLR0917 - the arguments of `read_examples`
     progress: Callable[[str, int], None] | None,
     processor: ProcessorMixin | None,
 ) -> tuple[RunConfig, Prepared]:
-    """Prepare named data sets as conversations, or as the kind of data that they have."""
+    """As conversations, or as the kind of data that they have."""
 
     def config_of(stage: str) -> RunConfig:
         return config_for(names, run, stage=stage, template=template, limit=limit, dataset_dir=dataset_dir)

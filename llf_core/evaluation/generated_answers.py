@@ -1,5 +1,3 @@
-"""Greedy answers of a model to many prompts, by the chat's engine."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,8 +22,7 @@ class GeneratedAnswer:
     """The answer to a prompt.
 
     Attributes:
-        text: its text, without what the model thought before; its calls as JSON after it. None if the prompt is too
-            long for the model or its template refuses it.
+        text: without thinking, with calls as JSON after it; None if the prompt is too long or the template refuses it.
         tokens: number of tokens of prompt and answer.
         problem: why there is no text; empty otherwise.
     """
@@ -46,13 +43,11 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
 ) -> list[GeneratedAnswer]:
     """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
 
-    Without sampling, a difference between two models is theirs alone. At the end the engine forgets the prefixes that
-    it keeps.
+    At the end the engine drops its prefix cache.
 
     Args:
         adapter: name of a loaded adapter; None for the base model.
-        max_new_tokens: maximum number of tokens of an answer, at least 1.
-        json_schema: JSON schema that the answers follow; None for free text.
+        json_schema: schema that the answers follow; None for free text.
     """
     requests = [
         ChatRequest(

@@ -1,7 +1,6 @@
 """Proposes a learning rate from short branches of a config from step 0, before a run is started.
 
-`python -m llf_core.evaluation.learning_rate_search FOLDER RATES STEPS` is the process that trains them. It prints each
-branch as soon as it is complete.
+`python -m llf_core.evaluation.learning_rate_search FOLDER RATES STEPS` is the process that trains them.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ MODULE = "llf_core.evaluation.learning_rate_search"
 STEPS, FEWEST_STEPS, MOST_STEPS = 30, 10, 1000
 LOWEST_OF_ADAPTERS, LOWEST = 1e-5, 1e-6
 RATES = 8
-"""Number of rates that are tried, from the lowest in half decades; all chosen by hand, to reach beyond usual rates."""
+"""Number of rates, in half decades from the lowest; chosen by hand, to reach beyond usual rates."""
 CONFIG = "config.yaml"
 
 
 class _BranchItem(TypedDict):
-    """What the child process prints of a branch.
+    """A branch, printed by the child process.
 
     Attributes:
         losses: loss of each step; None for one that is not finite.
@@ -56,13 +55,13 @@ class _BranchItem(TypedDict):
 
 @dataclass(frozen=True)
 class LearningRateSearch:
-    """What short branches with several learning rates showed.
+    """Result of short branches with several learning rates.
 
     Attributes:
         learning_rate: the proposed learning rate; None if there is none, which `reason` explains.
-        notes: source of the rule and what to know of the value, a sentence each.
+        notes: source of the rule and caveats, a sentence each.
         branches: one for each rate, in ascending order of the rates.
-        forecast: seconds that all steps were expected to take, forecast before the start; None if unknown.
+        forecast: expected seconds of all steps, forecast before the start; None if unknown.
         seconds: seconds it took, with loading.
     """
 
@@ -76,15 +75,12 @@ class LearningRateSearch:
 
     @property
     def untrained(self) -> float:
-        """Mean loss of the untrained model, in the unit of the stage's loss; NaN if all diverged.
-
-        It is that of the batches on which the rates are compared.
-        """
+        """Mean loss of the untrained model on the batches of the branches; NaN if all diverged."""
         whole = next((one for one in self.branches if not one.diverged), None)
         return math.nan if whole is None else whole.loss - whole.change
 
     def json(self) -> dict[str, object]:
-        """The numbers as plain values, for `llf find-learning-rate --json`; losses that are not finite are None."""
+        """Plain values, for `llf find-learning-rate --json`; losses that are not finite are None."""
         return {
             "learning_rate": self.learning_rate,
             "reason": self.reason,
@@ -105,7 +101,7 @@ class LearningRateSearch:
         }
 
     def text(self) -> str:
-        """The proposal and the loss of each rate as lines for a terminal."""
+        """The proposal and the loss of each rate, for a terminal."""
         said = "no proposal" if self.learning_rate is None else rate(self.learning_rate)
         lines = [f"Learning rate: {said}", self.reason, "", f"{'Rate':<10}{'Loss':>9}{'Change':>9}"]
         lines.append(f"{'untrained':<10}{number(self.untrained):>9}")
@@ -191,7 +187,7 @@ def _check_stage(config: RunConfig) -> None:
 
 
 def _rates(config: RunConfig) -> list[float]:
-    """Half decades: a shared digit of the next power of ten makes rates that people write."""
+    """Half decades: 1, 3, 10, 30 and so on."""
     lowest = round(math.log10(LOWEST_OF_ADAPTERS if method_of(config).adapter else LOWEST))
     return [float(f"{'13'[place % 2]}e{lowest + place // 2}") for place in range(RATES)]
 
@@ -210,7 +206,7 @@ def _checked_rates(given: Sequence[float]) -> list[float]:
 
 
 def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
-    """Seconds of all steps if no branch diverges; None if the time of a step is unknown."""
+    """If no branch diverges; None if the time of a step is unknown."""
     from llf_core.data.estimate import estimate
 
     try:
@@ -221,7 +217,7 @@ def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
 
 
 def _read(item: _BranchItem) -> Branch:
-    """A branch from the child's JSON, which writes a loss that is not finite as None."""
+    """None stands for a loss that is not finite."""
     losses = tuple(math.nan if loss is None else loss for loss in item["losses"])
     return Branch(item["rate"], losses, tuple(item["untrained"]))
 

@@ -1,4 +1,4 @@
-"""The loss of each token in the loss of some examples, and whether it is the most likely one."""
+"""The loss of each token of examples, and whether it is the most likely one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from llf_core.evaluation.examples import TokenizedPart
 
 BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16_384}
-"""Maximum number of tokens of a batch, padding included, by device; one longer sequence is a batch of its own."""
+"""Maximum tokens of a batch with padding; one longer sequence is a batch of its own."""
 CHUNK_BYTES = 64 << 20
-"""Bytes of float32 logits that are computed at a time."""
+"""Bytes of float32 logits of a chunk."""
 MAX_PADDING = 0.1
-"""Share of a batch that may be padding: a shorter sequence begins a new batch."""
+"""Share of padding from which a shorter sequence begins a new batch."""
 MIN_SHARE = 1 / 8
-"""A batch of less than this share of the maximum of tokens is completed whatever the padding: products are slow for few
-rows."""
+"""Batches below this share of the maximum are completed whatever the padding: products are slow for few rows."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PartLosses:
 
     Attributes:
         places: positions in the sequence of the tokens whose loss was measured.
-        losses: loss of each in nats: minus its log-probability after the tokens before it.
+        losses: loss of each in nats.
         correct: whether each is the most likely token.
     """
 
@@ -49,22 +48,11 @@ class PartLosses:
 def measure_losses(
     model: torch.nn.Module, parts: Sequence[TokenizedPart], progress: Callable[[int], object]
 ) -> list[PartLosses]:
-    """Measure the losses of the tokens of sequences, from which loss, perplexity and bits per byte follow.
+    """Cross-entropy in float32 of the tokens of sequences, each of at least one token, as in training.
 
-    Sequences of similar length are batches, padded on the right.
-
-    Only positions in the loss pass through the output head, if `causal_head.install_head` has prepared the model. A
-    batch that does not fit into memory is split in two.
-
-    Args:
-        model: causal language model in evaluation mode, wrapped by PEFT or not.
-        parts: the sequences, each of at least one token.
-
-    Returns:
-        The losses of each sequence, in the order of `parts`.
-
-    Source:
-        Cross-entropy of the model's logits in float32, as in training.
+    Sequences of similar length are batches; one that does not fit into memory is split in two. Only positions in the
+    loss pass through the output head, if `causal_head.install_head` has prepared the model, which is in evaluation
+    mode.
     """
     device = causal_of(model).get_input_embeddings().weight.device
     found: dict[int, PartLosses] = {}
@@ -89,11 +77,8 @@ def measure_losses(
 def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Iterator[list[int]]:
     """Group sequences by length, the longest first, so that a batch that does not fit into memory is found at once.
 
-    A batch ends where the next sequence would exceed `limit`, or need more padding than `MAX_PADDING` in a batch that
-    is large enough (`MIN_SHARE`).
-
-    Args:
-        limit: maximum number of tokens of a batch, padding included; one longer sequence is a batch of its own.
+    A batch ends where the next sequence would exceed `limit` tokens, or need more padding than `MAX_PADDING` in a batch
+    that is large enough (`MIN_SHARE`).
     """
     batch: list[int] = []
     longest = total = 0
@@ -114,11 +99,7 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
 
 
 def depends_on_length(model: torch.nn.Module) -> bool:
-    """Whether attention or rotary frequencies depend on the longest sequence of a batch: padding changes losses.
-
-    Args:
-        model: causal language model, wrapped by PEFT or not.
-    """
+    """Whether attention or rotary frequencies depend on the longest sequence of a batch: padding changes losses."""
     config = causal_of(model).config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     tables = (rope, *rope.values()) if isinstance(rope, dict) else ()  # Gemma 3 has one for each kind of layer
@@ -127,10 +108,7 @@ def depends_on_length(model: torch.nn.Module) -> bool:
 
 
 def _batch_losses(model: torch.nn.Module, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:
-    """Losses of the sequences of a batch.
-
-    No mask is given: with padding on the right, no token sees the padding.
-    """
+    """No mask is given: with padding on the right, no token attends to it."""
     length = max(len(part.ids) for part in parts)
     ids = torch.zeros(len(parts), length, dtype=torch.int64)
     targets = torch.full((len(parts), length), IGNORED, dtype=torch.int64)
@@ -157,13 +135,10 @@ def _token_costs(rows: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
-        targets: token ids `[N]`, int64.
+        targets: `[N]`, int64.
 
     Returns:
         Losses `[N]`, float32 (float64 for float64), and booleans `[N]`.
-
-    Source:
-        torch's `F.cross_entropy`.
     """
     columns = rows.shape[-1] if head.weight is None else len(head.weight)
     size = max(1, CHUNK_BYTES // (4 * columns))

@@ -1,5 +1,3 @@
-"""Loads the base model and the result of a run, one after the other."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -29,11 +27,7 @@ def load_base_and_tuned(
     """Yield `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`, with one model in memory at a time.
 
     The base is the model before the run's first step, including the adapters that the run started from. A tuned adapter
-    replaces the last of these; a tuned whole model replaces everything. The weights are prepared for generation
-    (`prepare_weights`).
-
-    Args:
-        folder: run with `output/`.
+    replaces the last of these; a tuned whole model replaces everything. The weights are prepared for generation.
 
     Raises:
         ModelError: the base no longer exists or fits, or the run trained a reward model.

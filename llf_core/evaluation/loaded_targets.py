@@ -1,5 +1,3 @@
-"""Targets with the same base model, loaded one after the other over its weights."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ class LoadedTarget:
     """A target that can be measured now.
 
     Attributes:
-        adapters: the loaded adapters of the base model; its `active` gives the model with one of them.
+        adapters: the loaded adapters of the base model.
         adapter: name of the target's adapter there; None for the base model.
         engine: generates its replies; None if nothing is generated.
     """
@@ -41,13 +39,10 @@ class LoadedTarget:
 def loaded_targets(
     group: Sequence[Planned], *, generates: bool, progress: Progress
 ) -> Iterator[tuple[Planned, LoadedTarget]]:
-    """Load a base model once, and the adapter of each target when its turn comes, so that all share its weights.
+    """Load a base model once, and the adapter of each target in turn, which stays loaded until the next one.
 
     Args:
         group: at least one entry, all with the same base model; those of one target stand next to each other.
-
-    Yields:
-        Each entry with its target, which stays loaded until the next one is asked for.
     """
     from llf_core.acceleration.patching.causal_head import install_head
     from llf_core.chat.engine import Engine

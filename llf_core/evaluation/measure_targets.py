@@ -1,4 +1,4 @@
-"""Measures targets one after the other; those with the same base model share its weights."""
+"""Measures targets; those with the same base model share its weights."""
 
 from __future__ import annotations
 
@@ -51,16 +51,12 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 DECIMALS = 5
-"""Decimals of a token's loss in a file."""
+"""Of a token's loss in a file."""
 
 
 @dataclass(frozen=True)
 class PlannedMeasurement(PlannedResult):
-    """A target that is measured on examples.
-
-    Attributes:
-        max_new_tokens: maximum number of tokens of an answer.
-    """
+    """A target that is measured on examples."""
 
     examples: EvaluationExamples
     max_new_tokens: int
@@ -70,7 +66,7 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
     """Measure the targets of a request. All data is read and checked before the first model is loaded.
 
     Args:
-        on_result: called with the number of a target and the folder of its result, as soon as it is complete.
+        on_result: called with the number of a target and the folder of its complete result.
     """
     code = None if request.code is None else Path(request.code)
     metrics = load_metrics(request.metrics, code)
@@ -123,7 +119,7 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
 
 
 def _function_hashes(request: EvaluationRequest) -> dict[str, str]:
-    """SHA-256 of the source of each metric that is a function: another source is another measurement."""
+    """SHA-256 of the source of each metric that is a function."""
     files = [] if request.code is None else sorted(Path(request.code).glob("*.py"))
     return {file.stem: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
 
@@ -155,7 +151,6 @@ def _measure_group(
     *,
     generates: bool,
 ) -> None:
-    """Measure the targets of one base model."""
     for plan, loaded in loaded_targets(group, generates=generates, progress=progress):
         result = _measure(plan, loaded, metrics, progress)
         keep_for_others(plan, result)
@@ -205,7 +200,7 @@ def _with_losses(
     tokenizer: PreTrainedTokenizerBase,
     writer: EvaluationWriter,
 ) -> ExampleResult:
-    """The result of an example without an answer; its token losses are written."""
+    """Its token losses are written."""
     texts: list[str] = []
     costs: list[float] = []
     size = correct = 0
@@ -232,7 +227,6 @@ def _with_losses(
 def _with_scores(
     results: Sequence[ExampleResult], examples: Sequence[EvaluationExample], metrics: Sequence[Metric]
 ) -> list[ExampleResult]:
-    """The results of examples with the scores of their answers."""
     answered = [number for number, one in enumerate(results) if one.answer is not None]
     answers = [results[number].answer or "" for number in answered]
     seen = [ScoredExample(examples[n].prompt, examples[n].reference or None, examples[n].row) for n in answered]

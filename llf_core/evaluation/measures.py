@@ -1,4 +1,4 @@
-"""What an evaluation measures, computed from its stored examples. No torch."""
+"""Measures computed from the stored examples of an evaluation. No torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class StoredMeasure:
     """A measure whose statistics follow from the examples of a result.
 
     Attributes:
-        measure: name, unit, and how the value follows from the statistics.
         statistics: sufficient statistics of examples, of shape `[examples, statistics]`; zeros where there are none.
     """
 
@@ -35,11 +34,7 @@ class StoredMeasure:
     statistics: Callable[[Sequence[ExampleResult]], Numbers]
 
     def value(self, examples: Sequence[ExampleResult]) -> MetricValue | None:
-        """The value over examples as a result stores it, with its interval and the value of each data set.
-
-        Returns:
-            The value; None if no example has one.
-        """
+        """The value over examples, with its interval and the value of each data set; None if no example has one."""
         statistics, measure = self.statistics(examples), self.measure
         found = interval(statistics, measure)
         if found.value is None:
@@ -62,13 +57,13 @@ class StoredMeasure:
         )
 
     def of_example(self, example: ExampleResult) -> float:
-        """The value of a single example, by which examples are sorted; NaN if it has none."""
+        """NaN if it has none."""
         row = self.statistics([example])[0]
         return float(self.measure.total(row)) if row.any() else math.nan
 
 
 def _sums(upper: str, lower: str) -> Callable[[Sequence[ExampleResult]], Numbers]:
-    """Two sums of each example; zeros where the second is 0 or the loss was not measured."""
+    """Zeros where the second is 0 or the loss was not measured."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         found = [
@@ -88,14 +83,11 @@ LOSS_MEASURES = (
     StoredMeasure(BITS_PER_BYTE, _sums("nll", "bytes")),
     StoredMeasure(TOKEN_ACCURACY, _sums("correct", "tokens")),
 )
-"""What the losses of tokens give, in the order in which it is shown."""
+"""In the order in which they are shown."""
 
 
 def measure_of_metric(metric: Metric) -> StoredMeasure:
-    """The measure of a metric of generated answers, by its own statistics, such as the counts of n-grams of BLEU.
-
-    The value of any choice of examples, as in a bootstrap sample, follows from their stored answers and scores.
-    """
+    """The measure of a metric of generated answers, by its own statistics, such as the counts of n-grams of BLEU."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         places = [number for number, one in enumerate(examples) if metric.name in one.scores]
@@ -113,7 +105,7 @@ def measure_of_metric(metric: Metric) -> StoredMeasure:
 
 
 def measure_of_scores(value: MetricValue) -> StoredMeasure:
-    """The measure of a metric of which only the scores are known, such as a function of a cell: their mean."""
+    """The mean of the scores of a metric of which no more is known, such as a function of a cell."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         return mean_statistics([one.scores.get(value.name) for one in examples])

@@ -1,5 +1,3 @@
-"""A result before it is measured: what, how, and where it will be kept."""
-
 from __future__ import annotations
 
 from contextlib import suppress
@@ -30,8 +28,8 @@ class PlannedResult:
     Attributes:
         config: settings with which its base model is loaded.
         place: where the result goes: its run, or the folder of a model's results.
-        shared: folder of the results of this model that other runs may use; None if it is of one run only, and for a
-            target without a run, whose `place` it is.
+        shared: folder of the results of this model that other runs may use; None if there is no other, or it is
+            `place`.
     """
 
     number: int
@@ -57,18 +55,16 @@ def loading_of(target: Target, template: str | None) -> RunConfig:
 
 
 def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
-    """`PlannedResult.place` and `PlannedResult.shared` of a target, where its result is written and looked for."""
+    """`PlannedResult.place` and `PlannedResult.shared` of a target."""
     run, shared = run_of(target), shared_place(target)
     return shared if run is None else run, shared if run is not None and target.step is None else None
 
 
 def named_target(target: Target, model_folder: Path, rendering: str) -> EvaluatedTarget:
-    """A target as a result has it.
-
-    Tables show it, and a later evaluation finds the result by it.
+    """A target as a result stores it.
 
     Args:
-        model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
+        model_folder: folder of its base model.
         rendering: equal where the same text becomes the same tokens.
     """
     weights = weights_key(target, model_folder, rendering)
@@ -78,7 +74,7 @@ def named_target(target: Target, model_folder: Path, rendering: str) -> Evaluate
 def known_result(plan: PlannedResult) -> Path | None:
     """Folder of an earlier result of the same weights, settings and examples; None if there is none.
 
-    A result that another run has shared (`PlannedResult.shared`) is copied to the place of this one.
+    A shared one is copied to the place of this one.
     """
     what = plan.named.weights, settings_key(plan.settings), plan.data.fingerprint
     found = find_result(plan.place, *what)
@@ -88,7 +84,7 @@ def known_result(plan: PlannedResult) -> Path | None:
 
 
 def keep_for_others(plan: PlannedResult, result: EvaluationResult) -> None:
-    """Copy the result of a base model to where other runs of this model find it, if the disk permits."""
+    """Copy the result of a base model to its shared place, if the disk permits."""
     if plan.shared is not None:
         with suppress(OSError):  # of use for other runs only
             copy_result(result, plan.shared, result.target)

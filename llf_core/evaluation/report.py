@@ -1,4 +1,4 @@
-"""What results say side by side: values, differences from the first one, and the examples to look at. No torch."""
+"""Results side by side. No torch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 HALF_PRECISION = frozenset({"bfloat16", "float16"})
 FEW_EXAMPLES = 100
-"""Below this number of examples, the rounding of half precision shows in the first three digits of a loss: on 48 tokens
-it was 0.445 to 0.457 in bfloat16, by the batch, and 0.454 in float32."""
+"""Examples below which half precision rounds a loss visibly: 0.445 to 0.457 on 48 tokens, 0.454 in float32."""
 
 
 def data_text(result: EvaluationResult, name: str) -> str:
-    """What was measured on, and the half precision if it was one: `200 examples of a.jsonl. Computed in bfloat16`."""
+    """What was measured on, and the half precision if any: `200 examples of a.jsonl. Computed in bfloat16`."""
     data, dtype = result.data, result.settings.get("dtype")
     measured = f"{with_unit(data.examples, 'example')} of {name}"
     if data.unusable:
@@ -54,11 +53,7 @@ class ComparedResult:
     judged: tuple[JudgedWinRate, ...] = ()
 
     def json(self) -> list[dict[str, object]]:
-        """The differences as plain values, for `llf eval --json`.
-
-        Returns:
-            For each metric `target` and `metric` (their names), the attributes of `Difference`, and its `sentence`.
-        """
+        """Plain values, for `llf eval --json`: names, the attributes of `Difference` and its `sentence`."""
         return [
             {"target": self.result.target.name, "metric": name, **asdict(one), "sentence": one.sentence}
             for name, one in self.differences.items()
@@ -66,7 +61,7 @@ class ComparedResult:
 
 
 def by_task(results: Sequence[EvaluationResult]) -> list[list[EvaluationResult]]:
-    """Results of the same task, or of data, together: each is a table of its own."""
+    """Group results by task, or data: each group is a table."""
     found: dict[str, list[EvaluationResult]] = {}
     for one in results:
         found.setdefault(repr(one.settings.get("task")), []).append(one)  # a file may hold a list
@@ -76,14 +71,7 @@ def by_task(results: Sequence[EvaluationResult]) -> list[list[EvaluationResult]]
 def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResult]:
     """Compare each result with the first one, by the paired bootstrap over the examples that both have.
 
-    A table of results shows by it which differences are more than chance.
-
-    Args:
-        results: valid results, at least one.
-
-    Returns:
-        One entry for each result but the first, without pairs and differences where the two cannot be compared or have
-        no example in common.
+    Entries have no pairs and differences where two results cannot be compared or have no example in common.
     """
     first = results[0]
     base = examples_of(first) if len(results) > 1 else []
@@ -97,7 +85,7 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
 
 
 def value_text(value: MetricValue) -> str:
-    """Format a value for a table of results, with its interval if it has one: `5.93 (5.80 to 6.05)`."""
+    """Format a value with its interval, if it has one: `5.93 (5.80 to 6.05)`."""
     shown = amount_text(value.value, value.unit)
     if value.low is None or value.high is None:
         return shown
@@ -105,5 +93,5 @@ def value_text(value: MetricValue) -> str:
 
 
 def label_text(value: MetricValue) -> str:
-    """The label of a value with its unit, as in `Loss (nats)`; a percentage has the unit beside its number instead."""
+    """The label with its unit, as in `Loss (nats)`; `%` stands beside the number instead."""
     return value.label if value.unit in {"", "%"} else f"{value.label} ({value.unit})"

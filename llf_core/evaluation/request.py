@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, as its process gets it."""
+"""The request of an evaluation, for its process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from llf_core.chat.target import Target
 from llf_core.evaluation.judge.judge import Judge
 
 MAX_NEW_TOKENS = 256
-"""Default of the maximum number of tokens of an answer."""
 VALIDATION = "validation"
-"""Name of a run's own validation data."""
 SHOTS_SEED = 1234
-"""Random seed of the choice of solved examples in the prompts of tasks, as lm-eval's."""
+"""Seed of the choice of solved examples in the prompts of tasks, lm-eval's."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,13 @@ class EvaluationRequest:
             measure tasks alone.
         metrics: names of metrics of generated answers; empty to measure losses alone.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
-        max_new_tokens: maximum number of tokens of an answer, at least 1.
         dataset_dir: folder of named data sets; None for that of the run.
-        code: folder with the source of metrics that are functions; None for none.
+        code: folder with the source of metrics that are functions.
         again: whether targets are measured again that have a result already.
         tasks: names of tasks of lm-eval, or files and folders of tasks.
         n_shot: number of solved examples in the prompt of a task; None for the task's own.
-        seed: random seed of the choice of these examples.
+        seed: of the choice of these examples.
         hub: whether the data of tasks may be downloaded.
-        judge: who compares the answers with those of the first target; None for nobody.
     """
 
     targets: tuple[Target, ...]
@@ -53,19 +49,16 @@ class EvaluationRequest:
 
     @property
     def generates(self) -> bool:
-        """Whether the targets answer the prompts of the data, which metrics of answers and a judge need."""
+        """Whether the targets answer the prompts of the data."""
         return bool(self.metrics) or self.judge is not None
 
     def json(self) -> str:
-        """The request as one line of JSON, the argument of the process that measures."""
+        """One line of JSON, the argument of the process that measures."""
         return json.dumps(asdict(self), ensure_ascii=False)  # shorter: an argument has at most 128 KiB
 
     @classmethod
     def read(cls, text: str) -> EvaluationRequest:
-        """The request that `json` wrote.
-
-        The process that measures gets it as its argument.
-        """
+        """The request that `json` wrote."""
         given: dict[str, Any] = json.loads(text)
         targets = tuple(Target(**one) for one in given.pop("targets"))
         on, metrics, tasks = (tuple(given.pop(name)) for name in ("on", "metrics", "tasks"))

@@ -1,7 +1,6 @@
 """Accuracy of a reward model on the pairs of a preference data set.
 
-`python -m llf_core.evaluation.reward_accuracy REWARD_MODEL DATA` prints it as JSON. Notebooks and the CLI start it as a
-child process, so that no view loads a model.
+`python -m llf_core.evaluation.reward_accuracy REWARD_MODEL DATA` prints it as JSON.
 """
 
 from __future__ import annotations
@@ -52,14 +51,7 @@ class Accuracy:
 
 
 def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str, int]) -> Accuracy:
-    """Compute the accuracy from rewards; equal rewards count as wrong, so a constant reward model has accuracy 0.
-
-    Args:
-        chosen: rewards of the chosen completions, at least one; all finite.
-
-    Source:
-        Accuracy as in RewardBench, arXiv 2403.13787, section 4.2; interval of `wilson_interval`.
-    """
+    """Accuracy of finite rewards of one pair or more (RewardBench, arXiv 2403.13787, section 4.2); ties are wrong."""
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     right = sum(margin > 0 for margin in margins)
     low, high = wilson_interval(right, len(margins))
@@ -76,14 +68,13 @@ def reward_accuracy(
 ) -> Accuracy:
     """Measure how often a reward model scores the chosen completion of a preference pair higher than the rejected one.
 
-    The result of a run tokenizes pairs as the run did, since a reward model depends on the template it was trained
-    with.
+    The result of a run tokenizes pairs as the run did.
 
     Args:
         reward_model: see `llf_core.models.reward_model_loading.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets; None for `data`.
-        most: maximum number of pairs, at least 1, taken from the beginning; None for all.
+        most: maximum number of pairs, taken from the beginning; None for all.
 
     Raises:
         ValueError: `most` is below 1.
@@ -92,7 +83,6 @@ def reward_accuracy(
         DataError: the data set does not exist, has no pairs, or no usable ones.
         ConfigError: `data` or `dataset_dir` is not valid in a config.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model_files import config_of_run
@@ -119,7 +109,7 @@ def reward_accuracy(
 
 
 class _Talks:
-    """Reads pairs as conversations, which the reward model's own template renders."""
+    """Pairs as conversations, which the reward model's own template renders."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -131,7 +121,7 @@ class _Talks:
 
 
 class _Tokens:
-    """Tokenizes pairs as a run of stage rm does."""
+    """Pairs tokenized as by a run of stage rm."""
 
     def __init__(self, config: RunConfig, scorer: RewardModel, reading: Reading) -> None:
         from llf_core.data.build import Builder, EncodingSettings, ProgressReporter
@@ -157,7 +147,7 @@ def _pairs(
     dropped: Counter[str],
     kind: Callable[[Reading], Callable[[Record], tuple[T, ...]]],
 ) -> Iterator[tuple[T, ...]]:
-    """Both answers of each pair of a config's data sets, with their prompt. Unusable records are counted by reason."""
+    """Unusable records are counted by reason."""
     from itertools import islice
 
     from llf_core.data import DataError
@@ -203,8 +193,6 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     trust: bool = False,
 ) -> Accuracy:
     """Call `reward_accuracy` in a child process: the caller loads neither a model nor torch.
-
-    An interrupt ends the process.
 
     Args:
         home: `LLF_HOME`; None for the environment's.

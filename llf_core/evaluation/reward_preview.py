@@ -1,7 +1,6 @@
-"""Shows what the reward functions of a config give before it trains: rewards of completions of the untrained policy.
+"""Shows the rewards of completions of the untrained policy of a config.
 
-`python -m llf_core.evaluation.reward_preview FOLDER PROMPTS GROUP_SIZE` is the process that samples and scores them. It
-prints each batch as soon as it is scored.
+`python -m llf_core.evaluation.reward_preview FOLDER PROMPTS GROUP_SIZE` is the process that samples and scores them.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ PROMPTS, MOST_PROMPTS = 16, 1000
 GROUP_SIZE, MOST_COMPLETIONS = 4, 1000
 CONFIG, CODE = "config.yaml", "code"
 TOTAL = "reward"
-"""Name of the sum of all functions, or of the score of a reward model."""
+"""Name of the sum of all functions, or of a reward model's score."""
 EQUAL_GROUPS, TRUNCATED, CORRELATED = 0.5, 0.25, 0.5
-"""From these shares and this rank correlation on a note says so; chosen by hand."""
+"""Shares and rank correlation from which a note says so; chosen by hand."""
 NORMAL_95 = 1.96
-"""A rank correlation of n values that is 0 is normal with a standard deviation of 1 / sqrt(n - 1)."""
+"""The rank correlation of n independent values has a standard deviation of 1 / sqrt(n - 1)."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,10 @@ class RewardPreview:
         equal_groups: number of prompts whose completions all have the same reward, from which GRPO and RLOO learn
             nothing.
         groups: number of prompts with at least two completions that have a reward.
-        sampling_seconds: seconds of sampling, without loading.
-        scoring_seconds: seconds of scoring.
-        planned_completions: number of completions that the run would sample; None if the number of its steps is
-            unknown.
+        sampling_seconds: without loading.
+        planned_completions: number of completions that the run would sample; None if unknown.
         seconds: seconds that sampling and scoring these would take; None if unknown.
-        notes: what to know before the run starts, a sentence each; empty if nothing is wrong.
+        notes: warnings, a sentence each.
     """
 
     statistics: tuple[RewardStatistics, ...]
@@ -94,7 +91,7 @@ class RewardPreview:
         )
 
     def json(self) -> dict[str, object]:
-        """The numbers as plain values, for `llf try-rewards --json`; values that are not finite are None."""
+        """Plain values, for `llf try-rewards --json`; values that are not finite are None."""
         return {
             "statistics": [
                 {name: _finite(value) if isinstance(value, float) else value for name, value in asdict(one).items()}
@@ -111,7 +108,7 @@ class RewardPreview:
         }
 
     def text(self) -> str:
-        """The statistics, the notes and the forecast of time as lines for a terminal."""
+        """The statistics, the notes and the forecast of time, for a terminal."""
         head = f"{'Reward':<16}{'Mean':>9}{'Std':>9}{'Lowest':>9}{'Highest':>9}{'ρ length':>10}{'Skipped':>9}"
         lines = [f"{with_unit(len(self.completions), 'completion')} of the untrained model", "", head]
         lines += [
@@ -176,7 +173,7 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
 
 
 def _checked(config: RunConfig, prompts: int, group_size: int | None) -> int:
-    """The number of completions of a prompt, once the config and the numbers make sense."""
+    """The number of completions of a prompt."""
     stage = stage_of(config)
     if not stage.uses_rewards:
         raise EvaluationError(
@@ -213,7 +210,7 @@ def _preview(
 
 
 def _planned_completions(config: RunConfig) -> int | None:
-    """Number of completions that a run samples in one process; None if the number of its steps is unknown."""
+    """In one process; None if the number of steps is unknown."""
     from llf_core.data.estimate import estimate
 
     try:

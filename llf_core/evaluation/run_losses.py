@@ -1,7 +1,6 @@
 """Evaluation loss of a run's base model and of its result, computed as in the run.
 
-`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON. Notebooks and the CLI start it as a child
-process, so that no view loads a model.
+`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON.
 """
 
 from __future__ import annotations
@@ -37,10 +36,6 @@ class Losses:
     """Evaluation losses of base model and result: means over supervised tokens, pairs or completions.
 
     BCO's running mean of rewards (`pref_bco_weight`) is not available here and is taken as 0 for both.
-
-    Attributes:
-        base: loss before training.
-        tuned: loss after training.
     """
 
     base: float
@@ -50,8 +45,6 @@ class Losses:
 
 def losses(folder: RunFolder, data: str | None = None) -> Losses:
     """Compute the evaluation loss of a finished run's base model and of its result, by the code of the run itself.
-
-    A run that evaluates nothing before its first step has no loss to compare its result with.
 
     Args:
         folder: run with `output/`.
@@ -66,8 +59,6 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         DataError: the data set is missing, empty or of another kind.
         DoesNotFitError: a single evaluation example does not fit into memory.
         StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
-        TooMuchCodeError: the code of the run's reward functions is too long to be shown.
-        ResolvedError: the run's `resolved.yaml` is broken.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -101,7 +92,7 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
 
 
 def with_explicit_reference(config: RunConfig) -> RunConfig:
-    """Name the model before the first step as the reference model, if the stage's loss uses one.
+    """Set the model before the first step as the reference model, if the stage's loss uses one.
 
     The result of a run is evaluated as the start of another, whose own reference would be the result itself.
     """
@@ -115,7 +106,7 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
 
 
 def free_memory() -> None:
-    """Free the memory of models that nothing refers to any more, before another one is loaded."""
+    """Free the memory of models that nothing refers to any more."""
     import gc
 
     import torch
@@ -126,7 +117,7 @@ def free_memory() -> None:
 
 
 def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
-    """Mean loss of the evaluation examples and their number, for the model that a run of this config starts from."""
+    """For the model that a run of this config starts from."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
     from llf_core.stages.base.stage import make_stage
@@ -145,7 +136,6 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
 
 
 def _with_code(run: RunFolder, new: RunFolder) -> None:
-    """Copy a run's reward functions."""
     if is_folder(run.code, run.path):
         copy_folder(run.code, new.code)
 

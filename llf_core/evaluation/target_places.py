@@ -1,4 +1,4 @@
-"""Where the results of a target are kept, and what tells its weights apart."""
+"""Where the results of a target are kept, and the key of its weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt")
 
 
 def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
-    """The run that a target belongs to, in whose folder its results are kept; None for none.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-    """
+    """The run that a target belongs to, in whose folder its results are kept; None for none."""
     if not target.run_id:
         return None
     try:
@@ -35,21 +31,13 @@ def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
 
 
 def shared_place(target: Target, home: Path | str | None = None) -> Path:
-    """Folder of the results of a model that belongs to no run, or that several runs share.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-    """
+    """Folder of the results of a model that belongs to no run, or that several runs share."""
     key = hashlib.sha256(json.dumps([target.config, target.adapter]).encode()).hexdigest()[:16]
     return model_evaluations(key, home)
 
 
 def _weights_facts(folder: Path) -> list[object]:
-    """What changes with the weights in a folder: the checksums of a run's result, else names, sizes and times of files.
-
-    Returns:
-        Values of JSON, which are compared with those of an earlier result; empty if there is no such folder or file.
-    """
+    """Changes with the weights in a folder: checksums of a run's result, else names, sizes and times of files."""
     record = folder.parent / "output.json"
     if folder.name == "output" and record.is_file():
         return [hashlib.sha256(record.read_bytes()).hexdigest()]
@@ -59,16 +47,7 @@ def _weights_facts(folder: Path) -> list[object]:
 
 
 def weights_key(target: Target, model_folder: Path, rendering: str) -> str:
-    """Compute a key that is equal for targets with the same weights, settings of loading and rendered examples.
-
-    By it an evaluation finds the stored result of an earlier one, and does not measure the same weights again.
-
-    Args:
-        model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
-
-    Returns:
-        16 hexadecimal digits of a SHA-256.
-    """
+    """Key of the weights, loading settings and rendered examples of a target: 16 hexadecimal digits of a SHA-256."""
     adapter = target.adapter if target.adapter is not None and is_there(expanded(target.adapter)) else None
     what: list[object] = [target.config, str(model_folder), _weights_facts(model_folder), rendering]
     what += [target.adapter] if adapter is None else _weights_facts(expanded(adapter))

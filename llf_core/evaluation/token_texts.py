@@ -12,20 +12,13 @@ if TYPE_CHECKING:
 
 UNFINISHED = "\ufffd"  # a decoder's placeholder for the first bytes of a character
 CONTEXT = 8
-"""Number of tokens before a token with which it is decoded, since a decoder treats the first one differently."""
+"""Tokens before a token with which it is decoded, since a decoder treats the first one differently."""
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> tuple[str, ...]:
-    """The text of some tokens of a sequence. The text of a character that takes several tokens is that of its last one.
+    """The text of some tokens of a sequence, by ascending positions.
 
-    A heat map of losses shows them.
-
-    Args:
-        ids: token ids `[seq]`.
-        places: positions of the tokens, ascending.
-
-    Returns:
-        A text for each position; joined, those of neighbouring tokens are their text.
+    A character that takes several tokens is in the text of its last one; joined, neighbouring texts are their text.
     """
     texts: list[str] = []
     for _, group in groupby(enumerate(places), key=lambda one: one[1] - one[0]):
@@ -46,14 +39,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: 
 
 
 def text_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> int:
-    """Number of bytes in UTF-8 of the text of some tokens, without special tokens.
-
-    The loss for each byte compares models whose tokenizers differ.
-
-    Args:
-        ids: token ids `[seq]`.
-        places: positions of the tokens, ascending.
-    """
+    """Number of bytes in UTF-8 of the text of some tokens, by ascending positions, without special tokens."""
     runs = [
         [ids[place] for _, place in group] for _, group in groupby(enumerate(places), key=lambda one: one[1] - one[0])
     ]

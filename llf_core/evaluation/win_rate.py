@@ -1,7 +1,6 @@
 """Win rate of a run's result against its base model, judged by a reward model.
 
-`python -m llf_core.evaluation.win_rate RUN_ID REWARD_MODEL` prints it as JSON. Notebooks and the CLI start it as a
-child process, so that no view loads a model.
+`python -m llf_core.evaluation.win_rate RUN_ID REWARD_MODEL` prints it as JSON.
 """
 
 from __future__ import annotations
@@ -31,12 +30,7 @@ MAX_NEW_TOKENS, MAX_PROMPTS = 128, 100
 
 @dataclass(frozen=True)
 class PairwiseComparison:
-    """A prompt, the completions of both models, and their rewards.
-
-    Attributes:
-        base_score: reward of the base model's completion.
-        tuned_score: reward of the tuned model's completion.
-    """
+    """A prompt, the completions of both models, and their rewards."""
 
     prompt: str
     base: str
@@ -54,8 +48,6 @@ class WinRate:
         low: lower bound of its 95 % interval (Wilson).
         high: upper bound of the interval.
         wins: number of prompts that the tuned model wins.
-        ties: number of prompts with equal rewards.
-        losses: number of prompts that the base model wins.
         base: mean reward of the base model's completions.
         tuned: mean reward of the tuned model's completions.
     """
@@ -72,14 +64,9 @@ class WinRate:
 
 
 def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
-    """Compute the win rate from comparisons; a tie counts one half, so that equal models have a win rate of 0.5.
+    """Compute the win rate from at least one comparison with finite rewards.
 
-    Args:
-        contests: comparisons, at least one; their rewards are finite.
-
-    Source:
-        Win rate with ties as one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval); interval of
-        `wilson_interval`.
+    Ties count one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval); interval of `wilson_interval`.
     """
     count = len(contests)
     wins = sum(one.tuned_score > one.base_score for one in contests)
@@ -101,11 +88,11 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
 ) -> WinRate:
     """Complete prompts greedily with a finished run's base model and its result, and compare their rewards.
 
-    Both models get the run's chat template, so they read the same tokens. One model is in memory at a time.
+    Both models get the run's chat template. One model is in memory at a time.
 
     Args:
         folder: run with `output/`.
-        reward_model: scores the completions, see `llf_core.models.reward_model_loading.load_reward_model`.
+        reward_model: see `llf_core.models.reward_model_loading.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             completion.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
@@ -121,7 +108,6 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         ValueError: `prompts` is empty, or `most` is below 1.
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.models.reward_model_files import find_reward_model
     from llf_core.models.reward_model_loading import load_reward_model
@@ -152,7 +138,6 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
     most: int,
     progress: Progress,
 ) -> tuple[list[Messages], dict[str, list[str]]]:
-    """The prompts as messages, and the answers of both models."""
     from llf_core.data import template_of
     from llf_core.data.answer_ranges import render_prompt
     from llf_core.data.formats.conversation import Conversation
@@ -183,7 +168,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
 
 
 def _prompt(messages: Sequence[Mapping[str, object]]) -> Messages:
-    """A conversation without its last completion."""
+    """Without the last completion."""
     answered = messages[-1]["role"] == "assistant"
     return [dict(message) for message in (messages[:-1] if answered else messages)]
 
@@ -200,8 +185,6 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     trust: bool = False,
 ) -> WinRate:
     """Call `win_rate` in a child process: the caller loads neither a model nor torch.
-
-    An interrupt ends the process.
 
     Args:
         home: `LLF_HOME`; None for the environment's.

@@ -1,4 +1,4 @@
-"""Runs an evaluation in a child process, so that no view loads a model."""
+"""Runs an evaluation in a child process."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ OnStart = Callable[[Callable[[], None]], object]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Progress callback that does nothing: the default where nobody watches."""
+    """Progress callback that does nothing."""
 
 
 def no_item(item: object) -> None:
-    """Callback for items that does nothing: the default where nobody waits for them."""
+    """Callback for items that does nothing."""
 
 
 def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
@@ -60,24 +60,19 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
 ) -> Any:
     """Run a module in a child process and return the value that it prints with `print_result`.
 
-    A notebook or command line that loaded a model itself would keep its memory, and torch, until it ends.
-
     Args:
         module: module to run with `python -m`.
         home: `LLF_HOME`; None for the environment's.
         progress: progress callback. An exception in it, such as an interrupt, ends the process and is raised.
         trust: whether to allow Python code of models and runs that has not been allowed yet, and to remember it as
             allowed.
-        of: id of the run whose models are loaded; the process uses that run's number of threads. None for one per
-            usable core.
-        on_item: called with each item that the process has printed before its value. An exception in it ends the
-            process and is raised.
-        on_start: called when the process has started, with a function that ends it and what it has started. An
-            exception in it ends the process and is raised.
+        of: id of the run whose models are loaded, for the number of threads; None for one per usable core.
+        on_item: called with each item printed before the value; exceptions as of `progress`.
+        on_start: called with a function that ends the process and its children; exceptions as of `progress`.
 
     Raises:
-        RuntimeError: the process failed or printed no value, or an argument is too long or has a character that cannot
-            be passed to it; the message is one sentence.
+        RuntimeError: the process failed or printed no value, or an argument cannot be passed to it; the message is one
+            sentence.
         UntrustedCodeError: code would run that the user has not allowed.
     """
     for one in arguments:
@@ -134,7 +129,7 @@ def _started(command: list[str], env: dict[str, str], errors: IO[str]) -> subpro
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Kill a process with those that it has started: a program that reads an export back would go on."""
+    """Kill a process with its children, such as a program that reads an export back."""
     if child.poll() is not None:
         return  # its id may be another process's by now
     try:
@@ -161,7 +156,7 @@ def _listen(lines: Iterable[str], progress: Progress, on_item: Callable[[Any], o
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """An object of JSON in a line of the process; None if it was killed within the line."""
+    """None if the process was killed within the line."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -170,7 +165,7 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def _can_be_passed(argument: str) -> bool:
-    """Whether a text can be an argument of a process: NUL and lone surrogates cannot."""
+    """NUL and lone surrogates cannot."""
     try:
         return b"\0" not in os.fsencode(argument)
     except UnicodeEncodeError:
@@ -178,7 +173,6 @@ def _can_be_passed(argument: str) -> bool:
 
 
 def _threads(run_id: str | None, home: Path | None) -> int | None:
-    """Number of compute threads of a run; None if unknown."""
     if run_id is None:
         return None
     try:
@@ -188,16 +182,12 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
 
 
 def print_result(make: Callable[..., object], *, of: str | None = None) -> None:
-    """Print a value as a line of JSON, or the error; all other output goes to stderr.
-
-    `run_in_child` reads the line in the parent process. LLF's log messages go to stderr from then on, and imports are
-    prepared, see `prepare_imports`.
+    """Print a value as a line of JSON for `run_in_child`, or the error; all other output goes to stderr.
 
     Args:
         make: computes the value. If it takes an argument, it receives a progress callback. A second argument is called
             with each item that is passed on before the value, as JSON.
-        of: id of the run whose models are loaded, for which only the libraries that they need are imported; None if
-            other models are loaded.
+        of: id of the run whose models are loaded, for which only the libraries that they need are imported.
     """
     stdout = sys.stdout
     log_to("stderr")
@@ -232,7 +222,6 @@ def print_result(make: Callable[..., object], *, of: str | None = None) -> None:
 
 
 def _import_for(run_id: str) -> None:
-    """Import the libraries that the models of a run need."""
     from llf_core.config import ConfigError
 
     try:

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from llf_core.evaluation.harness.token_trees import Continuation, TokenTree
 
 TREE_TOKENS = 2048
-"""Maximum number of tokens of a tree: its mask has this number squared of values."""
+"""Maximum number of tokens of a tree, whose mask has this number squared of values."""
 ATTENTION_SHARE = 3
 """A token costs as much in the attention to this multiple of the hidden size as in all matrices of a layer.
 
 A layer has about 12 H² weights, and attention to n tokens takes as many operations as 2 n H weights, at about half the
-speed of products with weights."""
+speed of products with weights.
+"""
 MASKED = ("eager", "sdpa")
-"""Attentions of transformers that take any mask."""
+"""transformers' attentions that take any mask."""
 CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest difference of a log-probability between a tree and its sequence alone, by dtype of the weights."""
 CLOSE_16_BITS = 0.1
@@ -38,7 +39,7 @@ CLOSE_16_BITS = 0.1
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """What a model gives a continuation.
+    """Score of a continuation.
 
     Attributes:
         logprob: sum of the log-probabilities of its tokens, in nats.
@@ -50,13 +51,10 @@ class ContinuationScore:
 
 
 class ContinuationScorer:
-    """Computes log-probabilities of continuations with a model.
+    """Computes log-probabilities of continuations with a causal language model in evaluation mode.
 
     The first tree with branches is compared with one of its sequences alone. If both differ, no further tree has
     branches.
-
-    Args:
-        model: causal language model in evaluation mode, wrapped by PEFT or not.
 
     Attributes:
         plain: why sequences are read one by one; None if common prefixes are read once.
@@ -79,15 +77,9 @@ class ContinuationScorer:
     def score(
         self, continuations: Sequence[Continuation], progress: Callable[[int], object]
     ) -> list[ContinuationScore]:
-        """Score continuations, by which tasks choose among answers.
+        """Score continuations, each with at least one target.
 
         Trees of similar length are batches; one that does not fit into memory is split in two.
-
-        Args:
-            continuations: what is scored; each has at least one target.
-
-        Returns:
-            The score of each, in the order of `continuations`.
         """
         found: dict[int, ContinuationScore] = {}
         with torch.inference_mode(), autocast_mixed_dtypes(self._model):
@@ -121,7 +113,7 @@ class ContinuationScorer:
         )
 
     def _batches(self, trees: Sequence[TokenTree]) -> list[list[TokenTree]]:
-        """Trees in batches, the longest last."""
+        """The longest batch is last."""
         numbers = batches([len(tree.tokens) for tree in trees], self._limit, equal=self._equal)
         return [[trees[number] for number in batch] for batch in numbers][::-1]
 
@@ -164,7 +156,7 @@ class ContinuationScorer:
         return scores
 
     def _inputs(self, trees: Sequence[TokenTree], length: int) -> dict[str, torch.Tensor]:
-        """Token ids `[rows, length]`; with branches, positions and a mask too. Padding on the right is seen by none."""
+        """Token ids `[rows, length]`, padded on the right; with branches, positions and a mask too."""
         ids = torch.zeros(len(trees), length, dtype=torch.int64)
         for row, tree in enumerate(trees):
             ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
@@ -194,14 +186,11 @@ def _token_logprobs(
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
         places: row that each target follows, `[targets]`, int64, on the CPU.
-        targets: token ids `[targets]`, int64, on the CPU.
+        targets: `[targets]`, int64, on the CPU.
 
     Returns:
-        Log-probabilities `[targets]`, float32 (float64 for float64), and whether each is the most likely token; both
-        on the CPU.
-
-    Source:
-        `log_softmax` of the logits, as lm-eval's `HFLM`.
+        Log-probabilities `[targets]`, float32 (float64 for float64), and whether each is the most likely token; both on
+        the CPU.
     """
     columns = rows.shape[-1] if head.weight is None else len(head.weight)
     size = max(1, CHUNK_BYTES // (4 * columns))

@@ -1,5 +1,3 @@
-"""Keeps tasks off the Hugging Face Hub, unless the user has allowed downloads."""
-
 from __future__ import annotations
 
 import os
@@ -15,10 +13,9 @@ VARIABLES = (OFFLINE, "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
 
 @contextmanager
 def hub_access(allowed: bool) -> Iterator[None]:
-    """Context manager in which data sets and metrics come from the cache alone; the client is set to offline mode.
+    """Context manager in which data sets and metrics come from the cache alone, unless downloads are allowed.
 
-    So are the environment variables of the process (`VARIABLES`), which other libraries read. All are put back at the
-    end.
+    The client and the environment variables in `VARIABLES` are in offline mode.
     """
     if allowed:
         yield

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llf_core.chat.engine import Engine
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Settings of a generating task that are passed on as they are."""
+"""Settings of a generating task that are passed on unchanged."""
 
 
 class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
@@ -40,9 +40,9 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     Contexts, continuations and truncation are those of lm-eval's `HFLM`, so the numbers are too.
 
     Args:
-        engine: has the model; between two calls, no request of another one is open.
+        engine: has no open request of anybody else between two calls.
         adapter: name of a loaded adapter; None for the base model.
-        tell: called with what is done, the number of requests done and their total.
+        tell: called with a description, the number of requests done and their total.
 
     Attributes:
         tokens: number of tokens of prompts and replies, and of the sequences that were scored, before any are shared.
@@ -86,21 +86,19 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     @property
     def max_length(self) -> int:
-        """Number of tokens that the model reads at most; contexts are cut on the left."""
+        """Maximum number of tokens that the model reads; contexts are cut on the left."""
         return int(resolve_max_length(self._causal.config, self.tokenizer))
 
     @property
     def tokenizer_name(self) -> str:
-        """Name of the tokenizer, as lm-eval's cache of requests wants it."""
+        """Key of lm-eval's cache of requests."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Token ids of a text, as lm-eval's `HFLM` has them.
-
-        A text that begins with the first special token does not get it a second time.
+        """Token ids of a text, as lm-eval's `HFLM` has them, with a single BOS token.
 
         Args:
-            add_special_tokens: whether special tokens are added; None for the tokenizer's own way.
+            add_special_tokens: None for the tokenizer's own way.
         """
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
@@ -139,27 +137,11 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             raise EvaluationError(f"The model's chat template refuses the messages: {first_line(error)}") from error
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
-        """Log-probability of a continuation after its context, and whether it is the most likely one, of each request.
-
-        Tasks with given choices take the likeliest one for the answer.
-
-        Args:
-            disable_tqdm: not used: progress is told to `tell`.
-
-        Returns:
-            For each request the sum over the tokens of its continuation, in nats, and whether each of them is the most
-            likely one.
-        """
+        """Log-probability in nats of each continuation, and whether all of its tokens are the most likely ones."""
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
-        """Log-probability of the whole text of each request, in nats; a text above `max_length` is read in windows.
-
-        Tasks compute perplexities from it.
-
-        Args:
-            disable_tqdm: not used: progress is told to `tell`.
-        """
+        """Log-probability of the whole text of each request, in nats; a text above `max_length` is read in windows."""
         windows: list[tuple[None, list[int], list[int]]] = []
         counts = []
         for (text,) in (request.args for request in requests):
@@ -173,7 +155,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[object, list[int], list[int]]], **_: object
     ) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, all of them at once so that common prefixes are found."""
+        """All at once, so that common prefixes are found."""
         asked = []
         for _key, context, continuation in requests:
             inputs = (context + continuation)[-(self.max_length + 1) :][:-1]
@@ -184,11 +166,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return [(score.logprob, score.greedy) for score in scores]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
-        """Generate the reply to each context, up to a stop string, for tasks that score replies.
-
-        Args:
-            disable_tqdm: not used: progress is told to `tell`.
-        """
+        """Generate the reply to each context, up to a stop string."""
         stops: list[list[str]] = []
         asked: list[ChatRequest] = []
         for context, settings in (request.args for request in requests):
@@ -207,7 +185,6 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return texts
 
     def _chat_request(self, context: str, settings: dict[str, object]) -> tuple[list[str], ChatRequest]:
-        """The stop strings and the request of a reply."""
         given = normalize_gen_kwargs(settings, 256)
         until = handle_stop_sequences(given.pop("until", None), eos=self.tokenizer.decode([self.eot_token_id]))
         most = int(given.pop("max_gen_toks"))

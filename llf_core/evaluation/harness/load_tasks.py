@@ -1,4 +1,4 @@
-"""Finds and reads tasks: those of lm-eval, local ones, and a few that ship with LLF and need no network."""
+"""Finds and reads tasks of lm-eval, local ones, and a few that ship with LLF."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 LOCAL_FILE = re.compile(r"(Unable to find|No such file or directory:) '/")
 """Message of a missing file, not of a data set on the hub."""
 OFFLINE = Path(__file__).parent / "offline"
-"""Folder of the tasks that ship, with their data."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class LoadedTask:
 
     Attributes:
         loaded: what `lm_eval.evaluator.evaluate` takes.
-        n_shot: number of solved examples in a prompt; of a group the most that one of its tasks has.
-        fingerprint: equal for the same examples and the same way to ask for them.
+        n_shot: number of solved examples in a prompt; of a group the maximum.
+        fingerprint: equal for the same examples, asked in the same way.
     """
 
     name: str
@@ -51,29 +50,25 @@ class LoadedTask:
 
     @property
     def leaves(self) -> dict[str, Task]:
-        """The single tasks by their names, in the order of their results."""
+        """The single tasks, in the order of their results."""
         return dict(self.loaded["tasks"])
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes replies, for which it needs the chat's engine."""
+        """Whether the model writes replies."""
         return any(task.OUTPUT_TYPE == "generate_until" for task in self.leaves.values())
 
 
 def load_tasks(
     names: Sequence[str], *, n_shot: int | None, seed: int, limit: int | None, hub: bool
 ) -> list[LoadedTask]:
-    """Read tasks and their data.
-
-    All are read before a model is loaded, so that a missing one is an error at once. lm-eval's warnings are not logged
-    from then on.
+    """Read tasks and their data. lm-eval's warnings are not logged from then on.
 
     Args:
-        names: names of lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run
-            Python code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as
-            `llf_offline`.
+        names: lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run Python
+            code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as `llf_offline`.
         n_shot: number of solved examples in a prompt; None for each task's own. Tasks with none by definition keep it.
-        seed: random seed of the choice of these examples, as a part of the fingerprint: `set_seed` sets it.
+        seed: of the choice of these examples, as a part of the fingerprint: `set_seed` sets it.
         limit: maximum number of examples of each task; None for all.
 
     Returns:
@@ -90,13 +85,13 @@ def load_tasks(
 
 
 def set_seed(task: LoadedTask, seed: int) -> None:
-    """Begin the choice of solved examples anew, so that each model gets the same ones."""
+    """Restart the choice of solved examples, so that each model gets the same ones."""
     for one in task.leaves.values():
         one.set_fewshot_seed(seed=seed)
 
 
 def shipped_tasks() -> dict[str, dict[str, object]]:
-    """Configs of the tasks that ship, in lm-eval's format, by their names: they need no network."""
+    """Configs of the tasks that ship, in lm-eval's format."""
     made = {}
     for config in yaml_value((OFFLINE / "tasks.yaml").read_text("utf-8")):
         files = {split: str(OFFLINE / file) for split, file in config.pop("files").items()}
@@ -106,12 +101,11 @@ def shipped_tasks() -> dict[str, dict[str, object]]:
 
 @functools.cache
 def _known_tasks() -> TaskManager:
-    """The index of lm-eval's tasks, for which it reads 15,000 files."""
+    """Reads 15,000 files."""
     return TaskManager()
 
 
 def _load(name: str, hub: bool) -> list[tuple[str, TaskDict]]:
-    """The tasks of a name, as lm-eval loads them."""
     shipped = shipped_tasks()
     chosen = list(shipped.values()) if name == "llf_offline" else [shipped[name]] if name in shipped else []
     path = Path(name)
@@ -147,7 +141,7 @@ def _load(name: str, hub: bool) -> list[tuple[str, TaskDict]]:
 
 
 def _local_tasks(folder: Path, *, hub: bool) -> TaskManager:
-    """The index of the tasks of a folder. A file that cannot be read is left out, as lm-eval does."""
+    """A file that cannot be read is left out, as lm-eval does."""
     try:
         return TaskManager(include_path=str(folder), include_defaults=False)
     except Exception as error:
@@ -160,7 +154,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _check_files(files: Iterable[Path], *, hub: bool) -> None:
-    """Refuse files that are no YAML of a task: lm-eval leaves them out of a folder without a word."""
+    """Refuse files that are no YAML of a task, which lm-eval silently leaves out of a folder."""
     for file in files:
         try:
             config = load_yaml(file, resolve_func=False)
@@ -172,7 +166,7 @@ def _check_files(files: Iterable[Path], *, hub: bool) -> None:
 
 
 def _single(loaded: TaskDict) -> list[tuple[str, TaskDict]]:
-    """A group with a common value as it is; what has none as single tasks."""
+    """A group with a common value as it is; others as single tasks."""
     groups, tasks = loaded.get("groups", {}), loaded["tasks"]
     inner = {child for group in groups.values() for child in group.child_names}
     roots = [group for name, group in groups.items() if name not in inner]

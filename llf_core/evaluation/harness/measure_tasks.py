@@ -1,4 +1,4 @@
-"""Measures targets on tasks of lm-eval; those with the same base model share its weights."""
+"""Measures targets on tasks of lm-eval."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ FAULTS = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ImportError, ArithmeticError,
     jinja2.TemplateError,
 )  # fmt: skip
-"""What the code and the templates of tasks raise."""
+"""Errors of the code and the templates of tasks."""
 BOOTSTRAPS = 1000
-"""Number of resamplings for the standard error of what is no mean; lm-eval's 100,000 take longer than the model."""
+"""Resamplings for the standard error of anything but a mean; lm-eval's 100,000 take longer than the model."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,10 @@ class PlannedTask(PlannedResult):
 def measure_tasks(
     request: EvaluationRequest, progress: Progress, on_result: Callable[[int, Path, int], object]
 ) -> None:
-    """Measure the targets of a request on its tasks. All tasks are read before the first model is loaded.
+    """Measure the targets of a request on its tasks, all of which are read before the first model is loaded.
 
     Args:
-        on_result: called with the number of a target, the folder of its result and the number of the task, as soon as
-            the result is complete.
+        on_result: called with the number of a target, the folder of its complete result and the number of the task.
     """
     progress("Reading the tasks", 0, 0)
     tasks = load_tasks(request.tasks, n_shot=request.n_shot, seed=request.seed, limit=request.limit, hub=request.hub)
@@ -88,7 +87,7 @@ def measure_tasks(
 
 
 def _plan(request: EvaluationRequest, tasks: Sequence[LoadedTask]) -> Iterator[PlannedTask]:
-    """Each target with each task, the tasks of a target next to each other."""
+    """Each target with each task, target by target."""
     runs = [run_of(target) for target in request.targets]
     configs = [None if run is None else run_config(run) for run in runs]
     first = next((one for one in configs if one is not None), None)
@@ -151,7 +150,7 @@ def _measure(
 
 
 def _evaluate(plan: PlannedTask, model: LiveModel, request: EvaluationRequest) -> dict[str, object]:
-    """Run lm-eval. What its tasks raise is told as of the task, whose code and templates are other people's."""
+    """Run lm-eval, and attribute errors to the task."""
     chat = bool(plan.settings["chat_template"])
     try:
         with hub_access(request.hub):

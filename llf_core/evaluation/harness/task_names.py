@@ -1,4 +1,4 @@
-"""Names of tasks, as a user writes them. No lm-eval."""
+"""Names of tasks. No lm-eval."""
 
 from __future__ import annotations
 
@@ -14,27 +14,21 @@ LLAMA_FACTORY = {
     "ceval_validation": "ceval-valid",
     "cmmlu_test": "cmmlu",
 }
-"""Tasks of LLaMA-Factory, and lm-eval's of the same data."""
+"""lm-eval's name of LLaMA-Factory's tasks."""
 
 
 def check_lm_eval() -> None:
-    """Check that lm-eval is installed, before a process is started.
-
-    Raises:
-        EvaluationError: it is not.
-    """
+    """Check that lm-eval is installed."""
     if find_spec("lm_eval") is None:
         raise EvaluationError("Tasks need lm-eval, which is not installed.", f"Run: {install_command('eval')}")
 
 
 def task_name(name: str | Path) -> str:
-    """A task as a request has it: the path of a file or folder, else lm-eval's name.
-
-    The path is absolute, since another process reads it.
+    """Absolute path of a file or folder, else lm-eval's name of a task.
 
     Args:
-        name: name of a task of lm-eval, of LLaMA-Factory or of LLF; or a file or folder: a `Path`, or a text with `/`
-            or the suffix `.yaml`.
+        name: a task of lm-eval, of LLaMA-Factory or of LLF; or a file or folder: a `Path`, or a text with `/` or the
+            suffix `.yaml`.
     """
     path = expanded(name)
     if isinstance(name, Path) or path.suffix in {".yaml", ".yml"} or "/" in name:

@@ -1,4 +1,4 @@
-"""What lm-eval measured, as a result has it."""
+"""Converts lm-eval's results."""
 
 from __future__ import annotations
 
@@ -26,20 +26,18 @@ LABELS = {
     "bits_per_byte": "Bits per byte",
 }
 SHARES = ("acc", "exact_match", "em", "f1", "prompt_level", "inst_level")
-"""Beginnings of the names of metrics between 0 and 1."""
+"""Prefixes of metrics between 0 and 1."""
 NORMAL = 1.959964
-"""Half the width of a 95 % interval of a normal distribution, in standard errors."""
+"""Half-width of a 95 % interval of a normal distribution, in standard errors."""
 
 
 def metric_values(task: LoadedTask, results: EvalResults) -> list[MetricValue]:
-    """The metrics of a task as a result stores them, with the 95 % interval that lm-eval's standard error gives.
+    """The metrics of a task as a result stores them, with a 95 % interval.
+
+    value ± 1.96 standard errors of lm-eval (Wasserman, All of Statistics, section 6.3.2), of a share within 0 and 1.
 
     Args:
         results: what `lm_eval.evaluator.evaluate` returned.
-
-    Source:
-        value ± 1.96 standard errors, the normal-based interval (Wasserman, All of Statistics, section 6.3.2); for a
-        share within 0 and 1.
     """
     own = results["results"][task.name]
     found = []
@@ -72,8 +70,6 @@ def metric_values(task: LoadedTask, results: EvalResults) -> list[MetricValue]:
 def example_results(task: LoadedTask, results: EvalResults) -> list[ExampleResult]:
     """The examples of a task, each with its scores.
 
-    Results are compared example by example, so each needs its own scores.
-
     Args:
         results: what `lm_eval.evaluator.evaluate` returned, with `log_samples`.
     """
@@ -96,11 +92,7 @@ def example_results(task: LoadedTask, results: EvalResults) -> list[ExampleResul
 
 
 def _score_name(metric: str, kind: str) -> str:
-    """Name of a metric behind one of the task's filters, such as `exact_match (strict-match)`.
-
-    Args:
-        kind: name of the filter; `none` for none.
-    """
+    """Metric with its filter, such as `exact_match (strict-match)`; `none` is no filter."""
     return metric if kind == "none" else f"{metric} ({kind})"
 
 
@@ -109,7 +101,7 @@ def _is_number(value: object) -> bool:
 
 
 def _question(task: Task, sample: SampleResult) -> str:
-    """The question without the solved examples before it; the whole context where a task has none."""
+    """The question without solved examples; the whole context where a task has none."""
     text = task.doc_to_text(sample["doc"])
     return text if isinstance(text, str) else str(sample["arguments"][0][0])
 

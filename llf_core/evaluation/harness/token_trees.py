@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens whose log-probabilities are asked for.
+    """Tokens to score.
 
     Attributes:
         inputs: token ids that the model reads: the context, and the continuation without its last token.
@@ -26,7 +26,7 @@ class Continuation:
 
 @dataclass
 class TokenTree:
-    """Sequences that begin with the same tokens. A branch is a run of tokens, each the successor of the one before.
+    """Sequences with a common prefix. A branch is a run of tokens, each the successor of the one before.
 
     Attributes:
         tokens: token id of each node; a node's predecessor stands before it.
@@ -42,7 +42,7 @@ class TokenTree:
 
     @property
     def is_chain(self) -> bool:
-        """Whether no node has two successors, so that the causal mask is the right one."""
+        """Whether no node has two successors, so that the causal mask applies."""
         return all(parent == start - 1 for start, _, parent in self.branches)
 
 
@@ -51,9 +51,8 @@ def token_trees(
 ) -> list[TokenTree]:
     """Put continuations into trees, so that a model reads common prefixes once.
 
-    Sorted by their tokens, each begins with more tokens of its neighbour than of any other one. It joins the
-    neighbour's tree if the tokens that it need not repeat outweigh the attention between its tokens and the tree's,
-    most of which the mask discards.
+    Sorted by their tokens, each shares most tokens with its neighbour. It joins the neighbour's tree if the tokens that
+    it need not repeat outweigh the attention between its tokens and the tree's, most of which the mask discards.
 
     Args:
         branching: whether a node may have two successors; otherwise only sequences that continue each other share.
@@ -88,7 +87,7 @@ def token_trees(
 def _joins(  # noqa: PLR0913 - the sizes of a tree and of what may join it
     size: int, shared: int, new: int, attention_tokens: float, limit: int, *, free: bool, branching: bool
 ) -> bool:
-    """Whether a sequence joins a tree: `free` ones continue or repeat the sequence before."""
+    """Whether a sequence joins a tree; `free` ones continue or repeat the sequence before."""
     if shared == 0:
         return False
     if new == 0 or (free and size == shared):

@@ -1,1 +1,1 @@
-"""A judge: another model, or an endpoint, that says which of two answers is better."""
+"""A judge, which says which of two answers is better."""

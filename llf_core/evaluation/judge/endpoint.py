@@ -23,24 +23,19 @@ if TYPE_CHECKING:
     from llf_core.evaluation.judge.judge import Judge
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before the second and each further attempt, of which half is random."""
+"""Seconds before each further attempt, of which half is random."""
 LONGEST_PAUSE = 60.0
-"""Most seconds that a server may ask to wait by `Retry-After`."""
+"""Maximum of `Retry-After` in seconds."""
 MAX_ANSWER, MAX_MESSAGE = 1 << 20, 200
-"""Maximum bytes of an answer, and characters of a server's message that an error quotes."""
+"""Maximum bytes of an answer, and quoted characters of a server's message."""
 BAD_REQUEST = frozenset({400, 413, 422})
-"""Status codes that concern the one request: too long for the model, or an option that the server does not take."""
+"""Status codes that concern the one request, such as a text that is too long or an unsupported option."""
 REFUSED = frozenset({401, 403})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the endpoint said to a question.
-
-    Attributes:
-        text: the reply; empty without one.
-        problem: why there is none; empty otherwise.
-    """
+    """Answer of the endpoint: `text`, or the `problem` why there is none."""
 
     text: str
     problem: str = ""
@@ -48,9 +43,6 @@ class Reply:
 
 class Endpoint:
     """Asks an endpoint. Threads may ask at the same time.
-
-    Args:
-        pauses: seconds before the second and each further attempt.
 
     Raises:
         EvaluationError: the environment variable of its key is not set, or its value cannot be a key.
@@ -66,13 +58,13 @@ class Endpoint:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End the waits between attempts, so that what was begun in other threads ends soon."""
+        """End the waits between attempts, also in other threads."""
         self._stopped.set()
 
     def check(self) -> None:
-        """See whether the endpoint answers and takes the key, before a model is loaded.
+        """Check that the endpoint answers and takes the key, by the list of models, which no provider charges for.
 
-        It asks for the list of models, which no provider charges for. A server without such a list has answered too.
+        A server without such a list has answered too.
 
         Raises:
             EvaluationError: it does not answer, is busy in all attempts or until `stop` is called, or refuses the key.
@@ -113,7 +105,7 @@ class Endpoint:
         return self._attempts(send, lambda error: Reply("", self._said(error)) if error.code in BAD_REQUEST else None)
 
     def _attempts(self, send: Callable[[], Reply], of_one: Callable[[urllib.error.HTTPError], Reply | None]) -> Reply:
-        """Send until there is an answer; `of_one` says what an error of the request itself gives."""
+        """`of_one` turns an error of the request itself into a reply."""
         said = ""
         for pause in (*self._pauses, None):
             wait = None
@@ -141,7 +133,6 @@ class Endpoint:
         )
 
     def _content(self, body: bytes) -> str:
-        """The text of the first choice."""
         try:
             content = json_value(body)["choices"][0]["message"]["content"]
         except (NotPlainError, KeyError, IndexError, TypeError):
@@ -152,7 +143,7 @@ class Endpoint:
         return content if isinstance(content, str) else ""
 
     def _said(self, error: urllib.error.HTTPError) -> str:
-        """The status of an error with the server's message."""
+        """Status and message of an error."""
         try:
             value = json_value(read_answer(error, time.monotonic() + self._judge.timeout, MAX_ANSWER))
             told = value.get("error", value.get("message", "")) if isinstance(value, dict) else ""
@@ -165,7 +156,7 @@ class Endpoint:
         )
 
     def _hidden(self, text: str) -> str:
-        """A text of the server without the key, which some quote."""
+        """Hide the key, which some servers quote."""
         return text if self._key is None else text.replace(self._key, "***")
 
     def _what_to_do(self) -> str:
@@ -177,7 +168,7 @@ class Endpoint:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The seconds of a header `Retry-After`; None if it has none, such as a date."""
+    """The value of a header `Retry-After`; None for others, such as a date."""
     try:
         found = float(retry_after or "")
     except ValueError:

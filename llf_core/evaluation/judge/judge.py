@@ -1,4 +1,4 @@
-"""Which judge a user has named, checked before anything is loaded or sent. No torch."""
+"""The judge that a user has named. No torch."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 MAX_TOKENS = 512
-"""Maximum number of tokens of a verdict with its reason."""
 MAX_RUBRIC = 20_000
-"""Maximum characters of a rubric: it is part of each request."""
+"""A rubric is part of each request."""
 TIMEOUT_SECONDS = 120.0
-"""Default of the time that one answer of an endpoint may take."""
 LONGEST_TIMEOUT = 86_400.0
-"""Maximum of that time: a day."""
+"""A day."""
 CALLS = "/chat/completions"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Who says which of two answers is better: a model, or an endpoint with OpenAI's API.
+    """The judge of answers: a model, or an endpoint with OpenAI's API.
 
     It is plain JSON and holds no secret: of the key of an endpoint only the name of its environment variable.
 
     Attributes:
         rubric: what makes an answer better.
         target: the model; None for an endpoint.
-        url: base URL of the endpoint, such as `https://api.openai.com/v1`; empty for a model.
-        model: name of the endpoint's model; empty for a model.
-        key_variable: environment variable with the endpoint's key; None for no key.
+        url: base URL of the endpoint, such as `https://api.openai.com/v1`.
+        model: name of the endpoint's model.
+        key_variable: environment variable with the endpoint's key.
         timeout: seconds that one answer of the endpoint may take.
     """
 
@@ -57,7 +55,7 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """What it is, for people: the name of the model, or `MODEL at HOST`."""
+        """The name of the model, or `MODEL at HOST`."""
         return self.target.name if self.target is not None else f"{self.model} at {urlsplit(self.url).netloc}"
 
     def key(self) -> str | None:
@@ -80,11 +78,7 @@ class Judge:
 
     @classmethod
     def read(cls, given: dict[str, Any] | None) -> Judge | None:
-        """The judge whose `asdict` is given; None for None.
-
-        Args:
-            given: its JSON, from which `target` is removed; None for no judge.
-        """
+        """The judge whose `asdict` is given, from which `target` is removed."""
         if given is None:
             return None
         target = given.pop("target")
@@ -111,13 +105,9 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
         timeout: seconds that one answer of the endpoint may take, at most a day.
         home: `LLF_HOME`; None for the environment's.
 
-    Returns:
-        The judge, or None.
-
     Raises:
-        EvaluationError: the URL is not one or has credentials, a name is missing or does not belong to this judge, the
-            key is not set or would be sent unencrypted, the timeout is out of range, or the rubric is empty, too long
-            or cannot be read.
+        EvaluationError: an argument is invalid or does not belong to this judge, or the key is not set or would be sent
+            unencrypted.
     """
     if isinstance(judge, Judge):
         return judge
@@ -173,7 +163,7 @@ def _url(given: str) -> str:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a host is this machine, so that what is sent to it crosses no network."""
+    """Whether data sent to a host stays on this machine."""
     if host == "localhost":
         return True
     try:

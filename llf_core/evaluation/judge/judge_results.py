@@ -28,23 +28,19 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 PARALLEL = 8
-"""Number of pairs that an endpoint judges at the same time."""
+"""Pairs that an endpoint judges at the same time."""
 AT_A_TIME = 32
 """Pairs that a model judges before their verdicts are stored."""
 OUTCOMES: tuple[dict[str, Outcome], dict[str, Outcome]] = (
     {"A": "lose", "B": "win", "tie": "tie"},
     {"A": "win", "B": "lose", "tie": "tie"},
 )
-"""What a verdict says of the second model, where the answer of the first model is A, and where it is B."""
+"""Outcome for the second model, where the answer of the first model is A, and where it is B."""
 
 
 @dataclass(frozen=True)
 class AskedPair:
-    """A pair of answers that has no verdict yet.
-
-    Attributes:
-        result: result of the second model.
-    """
+    """A pair of answers that has no verdict yet; `result` is the second model's."""
 
     base: EvaluationResult
     result: EvaluationResult
@@ -52,10 +48,10 @@ class AskedPair:
 
 
 def judge_key(judge: Judge, weights: str = "") -> str:
-    """A key that is equal for the same model that is asked in the same way, by which stored verdicts are found again.
+    """Key of the same model, asked in the same way, by which stored verdicts are found again.
 
     Args:
-        weights: key of the weights of a model, see `weights_key`; empty for an endpoint.
+        weights: see `weights_key`; empty for an endpoint.
     """
     what = [judge.url, judge.model, weights, judge.rubric, SCHEMA, MAX_TOKENS]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
@@ -64,15 +60,12 @@ def judge_key(judge: Judge, weights: str = "") -> str:
 def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> None:
     """Have the answers of each result compared with those of the first one, and store the verdicts as they come.
 
-    Equal answers are a tie of which the judge is not asked. Pairs that this judge has judged are not asked again.
+    Each pair is judged in both orders, since judges prefer the answer in one place (arXiv 2306.05685, section 3.4).
+    Equal answers are a tie without asking. Pairs that this judge has judged are not asked again.
 
     Args:
         folders: folders of at least two results of the same examples, the first model's first.
-        progress: called with a description, the number of pairs done and their total; while the model of the judge is
-            loaded, with two zeros.
-
-    Source:
-        Both orders of each pair, since judges prefer the answer in one place: arXiv 2306.05685, section 3.4.
+        progress: called with a description, the number of pairs done and their total.
     """
     if judge.target is None:
         _with_endpoint(judge, folders, progress)
@@ -144,7 +137,7 @@ def _with_model(judge: Judge, folders: Sequence[Path], progress: Progress) -> No
 
 
 def _unjudged(judge: Judge, key: str, folders: Sequence[Path]) -> Iterator[AskedPair]:
-    """The pairs without a verdict of this judge; those with equal answers get one here."""
+    """Pairs without a verdict of this judge; those with equal answers get one here."""
     first, *others = (read_result(folder) for folder in folders)
     base = examples_of(first)
     for result in others:
@@ -163,7 +156,6 @@ def _unjudged(judge: Judge, key: str, folders: Sequence[Path]) -> Iterator[Asked
 
 
 def _questions(judge: Judge, pair: ExamplePair) -> list[tuple[dict[str, object], ...]]:
-    """The question in both orders, see `OUTCOMES`."""
     base, tuned = pair.base.answer or "", pair.tuned.answer or ""
     prompt, reference = pair.base.prompt, pair.base.reference
     return [question(judge.rubric, prompt, reference, *order) for order in ((base, tuned), (tuned, base))]

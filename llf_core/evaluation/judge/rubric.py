@@ -1,4 +1,4 @@
-"""The question to a judge, and how its verdict is read. No torch."""
+"""The question to a judge, and its verdict. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Judge how well each answer serves the person who wrote the last message. The cri
 completeness, in the requested form; relevance and clarity. If there is an expected answer, an answer that agrees with
 it is correct, even in other words. Do not prefer an answer because it is longer, comes first or sounds more confident.
 If both are equally good or equally bad, the verdict is a tie."""
-"""Rubric without another one. Criteria as in MT-Bench: L. Zheng et al., arXiv 2306.05685, figure 5."""
+"""Criteria as in MT-Bench: L. Zheng et al., arXiv 2306.05685, figure 5."""
 
 VERDICTS = ["A", "B", "tie"]
 SCHEMA: dict[str, object] = {
@@ -28,7 +28,7 @@ SCHEMA: dict[str, object] = {
     "required": ["reason", "verdict"],
     "additionalProperties": False,
 }
-"""JSON schema of a reply: the reason comes first, so that the verdict follows from it."""
+"""Schema of a reply: the reason comes first, so that the verdict follows from it."""
 
 THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
@@ -37,16 +37,10 @@ FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 def question(
     rubric: str, prompt: Sequence[Mapping[str, object]], reference: str | None, first: str, second: str
 ) -> tuple[dict[str, object], ...]:
-    """The message that asks for the better of two answers.
+    """The message, of the role user, that asks for the better of two answers.
 
     Conversation and answers stand between marks that none of them contains, since the mark is a digest of them. So no
     answer can end its own part and continue as if it were the question.
-
-    Args:
-        reference: the expected answer; None or empty for none.
-
-    Returns:
-        Messages in OpenAI's form. It is one message of the user, since some chat templates take no system message.
     """
     shown = "\n\n".join(f"{one.get('role', '')}: {_text(one.get('content'))}" for one in prompt)
     mark = hashlib.sha256("\0".join((shown, reference or "", first, second)).encode("utf-8", "replace")).hexdigest()[
@@ -66,13 +60,10 @@ def question(
 
 
 def read_verdict(reply: str) -> str | None:
-    """The verdict of a reply: after its thoughts, it has to be one JSON object with a verdict, bare or in a code fence.
+    """The verdict of a reply: `A`, `B` or `tie`; None if it has none.
 
-    A reply that quotes an answer, gives two verdicts or is cut off has none, so that no text of an answer can pass for
-    a verdict.
-
-    Returns:
-        `A`, `B` or `tie`; None if it has no verdict.
+    After its thoughts, a reply must be one JSON object with a verdict, bare or in a code fence, so that no text of an
+    answer can pass for a verdict.
     """
     text = THOUGHTS.sub("", reply).strip()
     fenced = FENCE.match(text)
@@ -85,7 +76,7 @@ def read_verdict(reply: str) -> str | None:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON in which no key occurs twice: of two verdicts none counts."""
+    """Refuses a key that occurs twice: of two verdicts none counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key occurs twice")

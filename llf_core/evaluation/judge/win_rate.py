@@ -1,4 +1,4 @@
-"""What the verdicts of a judge say: the win rate of a model, and how far the judge can be trusted. No torch."""
+"""The win rate of a model by the verdicts of a judge. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 EVEN = 0.5
-"""Win rate of two models that are equally good."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,13 @@ class JudgedWinRate:
 
     Attributes:
         rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
-        low: lower bound of its 95 % interval over the examples; NaN without a verdict, or with a single one that is a
-            tie.
+        low: lower bound of its 95 % interval over the examples; NaN without a verdict, or with a single tie.
         high: upper bound of the interval; NaN likewise.
         ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
         compared: number of pairs with a verdict in both orders of different answers.
         flipped: how many of these have another verdict in the other order.
         unreadable: number of replies without a verdict. Their pairs do not count.
-        verdict: `better` or `worse` where the interval does not hold one half, else `no difference`; `too few examples`
+        verdict: `better` or `worse` where the interval excludes one half, else `no difference`; `too few examples`
             below `MIN_EXAMPLES` pairs that count.
     """
 
@@ -55,7 +53,7 @@ class JudgedWinRate:
 
     @property
     def sentence(self) -> str:
-        """The verdict with its numbers: what the judge did not decide is part of it."""
+        """The verdict with its numbers."""
         count = self.wins + self.ties + self.losses
         said = [
             f"{self.unreadable:,} of {self.replies:,} replies without a verdict" if self.unreadable else "",
@@ -75,14 +73,10 @@ class JudgedWinRate:
 
 
 def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
-    """Compute the win rate from the verdicts of one judge; ties count one half, so that equal models have 0.5.
+    """Compute the win rate from at least one verdict of one judge, each on another pair.
 
-    Args:
-        verdicts: at least one verdict, each on another pair.
-
-    Source:
-        Ties as one half: AlpacaEval (github.com/tatsu-lab/alpaca_eval). A verdict that changes with the order is a tie:
-        arXiv 2306.05685, section 3.4. Interval of `llf_core.metrics.interval.interval`.
+    A tie counts one half (AlpacaEval, github.com/tatsu-lab/alpaca_eval). A verdict that changes with the order is a tie
+    (arXiv 2306.05685, section 3.4).
     """
     found = list(verdicts)
     outcomes = [one.outcome for one in found]
@@ -114,22 +108,18 @@ def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
 
 
 def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> dict[str, JudgedWinRate]:
-    """The win rate of a result by each judge whose verdicts are stored beside it, for reports and views of results.
-
-    Returns:
-        The rates by the key of the judge: a model that judges by two rubrics has two.
-    """
+    """The win rate of a result by each judge whose verdicts are stored beside it, by the key of the judge."""
     found = verdicts_of(result, [(one.base, one.tuned) for one in pairs])
     return {judge: win_rate_of(verdicts.values()) for judge, verdicts in found.items()}
 
 
 @dataclass(frozen=True)
 class StoredWinRate:
-    """A win rate for lists, with the model that the judged one was compared with.
+    """A win rate, with the model that the judged one was compared with.
 
     Attributes:
-        base: name of that model; empty where it is not known.
-        weights: `EvaluatedTarget.weights` of that model; empty where they are not known.
+        base: name of that model; empty if unknown.
+        weights: `EvaluatedTarget.weights` of that model; empty if unknown.
         judge: key of the judge, equal for the same model with the same rubric.
     """
 
@@ -140,7 +130,7 @@ class StoredWinRate:
 
 
 def stored_win_rates(result: EvaluationResult) -> list[StoredWinRate]:
-    """The win rates of a result by the verdicts beside it, for lists that do not read the answers."""
+    """The win rates of a result by the stored verdicts, without reading the answers."""
     return [
         StoredWinRate(verdicts[-1].base_name, verdicts[-1].base, verdicts[-1].judge, win_rate_of(verdicts))
         for verdicts in stored_verdicts(result)
