@@ -99,7 +99,7 @@ class RunTrainer(TrainingLoop):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
-        """Collect the micro-batches of one optimizer step, and count loss units on all ranks, a scalar or None."""
+        """Micro-batches of one optimizer step, and their loss units on all ranks, a scalar; None without batches."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None

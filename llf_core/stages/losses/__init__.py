@@ -1,4 +1,8 @@
-"""Losses of the preference family: pure functions of pairs of completions, one file for each family."""
+"""Losses of the preference family: pure functions of pairs of completions, one file for each family.
+
+In their formulas, `r_w` and `r_l` are `Pairs.chosen_ratio` and `Pairs.rejected_ratio`, `h` is `Pairs.margin`; β, ε,
+γ and τ are those of `Terms`.
+"""
 
 from __future__ import annotations
 
