@@ -35,12 +35,12 @@ LABELS: Mapping[Verdict, str] = MappingProxyType({"yes": "yes", "setting": "with
 WHOLE = "The result is a whole model, which every server loads that knows its architecture."
 WHOLE_REWARD = "The result is a reward model: a sequence classifier, which does not generate text."
 LARGEST_RANK, LONGEST_TYPE = 1 << 20, 40
-"""Limits of what an adapter's config may say: the file may come from anybody."""
+"""Limits of what an adapter's config, a file from anybody, may say."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What servers ask of an adapter.
+    """Properties of an adapter that servers depend on.
 
     Attributes:
         kind: PEFT's type, such as `LORA`.
@@ -66,12 +66,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class ServerVerdict:
-    """Whether a server loads an adapter.
-
-    Attributes:
-        reason: one sentence: how to load it, or why it does not load.
-        source: where the rule is from: a file of the server, or a page.
-    """
+    """Whether a server loads an adapter; `source` is a file of the server, or a page."""
 
     server: str
     verdict: Verdict
@@ -81,18 +76,13 @@ class ServerVerdict:
 
 @dataclass(frozen=True)
 class Servers:
-    """Which servers load a result.
-
-    Attributes:
-        verdicts: of an adapter, one for each server; empty for a whole model.
-        whole: a sentence about a whole model; empty for an adapter.
-    """
+    """Which servers load a result: `verdicts` about an adapter, or a sentence about a `whole` model."""
 
     verdicts: tuple[ServerVerdict, ...] = ()
     whole: str = ""
 
     def json(self) -> dict[str, Any]:
-        """As plain data for views and `--json`: `whole`, and `verdicts` with the attributes of each and its `label`."""
+        """`whole`, and `verdicts` with the attributes of each and its `label`."""
         return {
             "whole": self.whole,
             "verdicts": [
@@ -145,15 +135,11 @@ CONDITIONS: Mapping[str, Callable[[Adapter, _Server], bool]] = MappingProxyType(
         "by gguf": lambda adapter, server: adapter.base in server.by_gguf,
     }
 )
-"""Conditions of the rules, by their names in `adapter_servers.toml`."""
+"""Conditions of the rules in `adapter_servers.toml`."""
 
 
 def server_lines(servers: Mapping[str, Any] | None) -> list[str]:
-    """One line for each server, for a terminal: `vLLM: yes. Serve the base with …`; of a whole model, one line for all.
-
-    Args:
-        servers: `Servers.json()`; None if it is not known, which gives no line.
-    """
+    """One line for each server, `vLLM: yes. Serve the base with …`, from `Servers.json()`; or one for a whole model."""
     if servers is None:
         return []
     found = [f"{one['server']}: {one['label']}. {one['reason'].replace('`', '')}" for one in servers["verdicts"]]
@@ -161,25 +147,20 @@ def server_lines(servers: Mapping[str, Any] | None) -> list[str]:
 
 
 def servers_for(adapter: Adapter) -> Servers:
-    """Find which servers load an adapter, so that nobody learns it from a server that refuses it.
-
-    Returns:
-        A verdict for each server, in the order of `adapter_servers.toml`.
-    """
+    """Find which servers load an adapter, in the order of `adapter_servers.toml`."""
     return Servers(tuple(_verdict(server, adapter) for server in _servers()))
 
 
 def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | None:
-    """Find which servers will load the result of a config, before its run starts.
+    """Find which servers will load the result of a config, by the configs of its model and of a continued adapter.
 
     Args:
-        config: the config. Of a local model, its `config.json` is read, and of an adapter that is continued, its own.
         home: `LLF_HOME`; None if it is not known. Adapters of a base inside it are merged, since nobody else has this
             base.
 
     Returns:
-        A verdict for each server, or a sentence about a whole model. None if that is not known: an adapter is continued
-        whose config is not on this machine or is damaged, or a plug-in's method does not tell its adapter.
+        None if it is not known: the config of a continued adapter is missing or damaged, or a plug-in's method does not
+        name its adapter.
     """
     method, base = method_of(config), base_type(config)
     continued = config.model.adapter_name_or_path or ()
@@ -199,13 +180,11 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
 
     Args:
         output: folder of the result, which need not exist yet.
-        home: `LLF_HOME` of the run.
         base: `model_type` of the base; None if it is unknown.
 
     Returns:
-        A verdict for each server, or a sentence about a whole model. None if that is not known: the adapter of another
-        folder is continued and has not been saved yet, the saved one is damaged, or a plug-in's method does not tell
-        its adapter.
+        None if it is not known: a continued adapter has not been saved yet, the saved one is damaged, or a plug-in's
+        method does not name its adapter.
     """
     stored = read_object_or_empty(output / "adapter_config.json")
     method = method_of(config)
@@ -225,9 +204,6 @@ def _saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
     Nobody else has a base into which other adapters were merged, or one inside `LLF_HOME`. Adapters that are vectors
     before each example cannot be merged.
-
-    Args:
-        home: `LLF_HOME`; None if it is not known.
     """
     method = method_of(config)
     if not method.adapter:
@@ -239,7 +215,7 @@ def _saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
 
 def base_type(config: RunConfig) -> str | None:
-    """`model_type` of a config's model, by which servers differ; None if no folder on this machine tells it."""
+    """`model_type` of a config's model; None if it has no folder on this machine."""
     name = config.model.model_name_or_path
     if name == EMBEDDED:
         return "llama"
@@ -248,7 +224,7 @@ def base_type(config: RunConfig) -> str | None:
 
 
 def named_type(value: object) -> str | None:
-    """A `model_type` of a file, which may come from anybody: cut to `LONGEST_TYPE`; None if it is no text, or empty."""
+    """A `model_type` of a file, cut to `LONGEST_TYPE`; None if it is no text, or empty."""
     return value[:LONGEST_TYPE] if isinstance(value, str) and value else None
 
 
@@ -257,7 +233,6 @@ def _whole(config: RunConfig) -> Servers:
 
 
 def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
-    """The adapter that a config makes."""
     rank_key = method_of(config).rank_key
     rank = int(config.get(rank_key)) if rank_key else 0
     return Adapter(
@@ -273,13 +248,11 @@ def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
 
 
 def _beside_base(adapter: Adapter, config: RunConfig, base: str | None) -> Adapter:
-    """The adapter with what the config says of its base and its stage."""
     quantized = config.model.quantization_bit is not None
     return replace(adapter, reward_head=stage_of(config).has_reward_head, quantized=quantized, base=base)
 
 
 def _of_file(stored: Mapping[str, object]) -> Adapter | None:
-    """An adapter as PEFT's `adapter_config.json` describes it; None if it does not."""
     kind, rank = stored.get("peft_type"), stored.get("r", 0)
     if not isinstance(kind, str) or type(rank) is not int or not 0 <= rank <= LARGEST_RANK:
         return None
@@ -295,7 +268,6 @@ def _of_file(stored: Mapping[str, object]) -> Adapter | None:
 
 
 def _reaches_experts(config: RunConfig, targets: tuple[str, ...] | None, base: str | None) -> bool:
-    """Whether an adapter of these targets is put on experts, as far as the family of the base is known."""
     family = family_of(config.model.model_name_or_path, base or "")
     experts = () if family is None else family.experts
     wanted = {name.rpartition(".")[2] for name in targets or ()}

@@ -1,5 +1,3 @@
-"""Whether a run's method can continue an adapter, by the type that PEFT gives both."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -17,11 +15,10 @@ def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Probl
     """Check that the config's method continues adapters of a type: PEFT would load others, and train nothing of them.
 
     Args:
-        peft_type: its type, as in `adapter_config.json`.
+        peft_type: as in `adapter_config.json`.
 
     Returns:
-        An error with fixes: the methods that continue it, and a new adapter on the merged one. None if the method
-        continues it, or if its declaration does not tell its type.
+        An error whose fixes are the methods that continue it, and a new adapter on the merged one.
     """
     method = method_of(config)
     own = method.tuner(config).peft_type if method.tuner else peft_type

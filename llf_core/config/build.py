@@ -1,5 +1,3 @@
-"""Builds the sections of a config from plain values."""
-
 from __future__ import annotations
 
 import difflib
@@ -53,8 +51,7 @@ def build(
 def _with_inferred(training: Training) -> Training:
     """Set keys explicitly that the Trainer would infer from others.
 
-    The Trainer evaluates as often as it logs, by default every 500 steps. LLF logs losses more often, so only an
-    explicit logging interval is used for evaluations too.
+    The Trainer evaluates as often as it logs. LLF logs losses more often, so only an explicit logging interval counts.
     """
     changes: dict[str, Any] = {}
     if training.eval_strategy == "steps" and training.eval_steps is None:
@@ -66,7 +63,6 @@ def _with_inferred(training: Training) -> Training:
 
 
 def _section(section: type[Section], own: dict[str, object]) -> tuple[Section, dict[str, str]]:
-    """Build a section without rejected values, and return the reasons by key."""
     refused = {key: reason for key, value in own.items() if (reason := _refused_choice(field(key), value))}
     try:
         return section(**{key: value for key, value in own.items() if key not in refused}), refused
@@ -104,7 +100,7 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
 
 
 def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, object]) -> Fix:
-    """A fix that sets a key, whose label says what a default such as -1 means: `Set to -1 (all epochs)`."""
+    """A fix that sets a key; its label says what a default such as -1 means: `Set to -1 (all epochs)`."""
 
     def value_of(key: str) -> object:
         other = field(key)
@@ -116,10 +112,9 @@ def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, object]) ->
 
 
 def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
-    """The values of a config as requested, with absolute paths, for a text that will have no folder, such as a form's.
+    """The values of a config as requested, with absolute paths, for a text without a folder, such as a form's.
 
-    Values that are invalid stay as they are. The default `dataset_dir` is added if the config's folder has it, as a
-    run finds it there.
+    The default `dataset_dir` is added if the config's folder has it, as a run finds it there.
     """
     values = {key: _absolute_value(key, value, requested) for key, value in requested.values.items()}
     spec = field("dataset_dir")
@@ -162,17 +157,14 @@ def _absolute(spec: FieldSpec, value: str, requested: RequestedConfig) -> str:
 
 @functools.cache
 def _keys(section: type[Section]) -> frozenset[str]:
-    """The keys of a section; pydantic computes their mapping at each access."""
     return frozenset(section.model_fields)
 
 
 @functools.cache
 def _default(section: type[Section]) -> Section:
-    """The section with its defaults, which all configs share that leave it as it is: sections are frozen."""
     return section.model_construct()
 
 
 @functools.cache
 def _path_specs(section: type[Section]) -> tuple[FieldSpec, ...]:
-    """The fields of a section that hold paths."""
     return tuple(spec for key in section.model_fields if (spec := field(key)) is not None and spec.path is not None)

@@ -1,5 +1,3 @@
-"""Which engine chats with a model; training reads none of it."""
-
 from __future__ import annotations
 
 from typing import Literal

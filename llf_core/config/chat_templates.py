@@ -1,5 +1,3 @@
-"""Named chat templates, as `chat_templates.toml` defines them."""
-
 from __future__ import annotations
 
 import tomllib
@@ -17,10 +15,9 @@ FILE = Path(__file__).with_name("chat_templates.toml")
 
 @cache
 def entries() -> dict[str, dict[str, Any]]:
-    """Fields of every template by its name or alias; missing fields are inherited from the entry under `like`.
+    """Fields of every template in `chat_templates.toml` by its name or alias; `like` inherits those of another one.
 
-    Read once per process: the renderer looks up the template of each data set here. All callers share the result, so
-    it is not to be changed.
+    Cached, so the result is not to be changed.
     """
     with FILE.open("rb") as file:
         written = tomllib.load(file)

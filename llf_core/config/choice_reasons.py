@@ -25,17 +25,13 @@ QUANTIZER_KEY, STRATEGY_KEY = "quantization_method", "strategy"
 
 
 def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer | Strategy]:
-    """The methods, optimizers, quantizers or strategies that a key selects by their names; empty for any other key.
-
-    A form shows their labels and summaries in its list.
-    """
+    """The methods, optimizers, quantizers or strategies that a key selects by their names; empty for any other key."""
     if key == STRATEGY_KEY:
         return STRATEGIES
     return QUANTIZERS if key == QUANTIZER_KEY else _plugins(key)
 
 
 def _plugins(key: str) -> Mapping[str, Declaration]:
-    """The methods or optimizers that a key selects."""
     kind = next((one for one in (MethodDeclaration, OptimizerDeclaration) if one.key == key), None)
     return {} if kind is None else declared(kind)
 
@@ -43,8 +39,8 @@ def _plugins(key: str) -> Mapping[str, Declaration]:
 def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
     """Find the methods, optimizers, quantizers or strategies that the rest of a config, or this machine, exclude.
 
-    Only rules about the key are checked, since a form asks after every change. What a plug-in needs of its own options
-    does not exclude it, since they are set once it is chosen.
+    Only rules about the key are checked. What a plug-in needs of its own options does not exclude it, since they are
+    set once it is chosen.
 
     Args:
         key: `finetuning_type`, `optim`, `quantization_method` or `strategy`.
@@ -73,10 +69,7 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
 
 
 def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
-    """Why quantizers cannot be chosen.
-
-    One that quantizes is tried with the config's bits, or where it has none or others, with bits of its own.
-    """
+    """One that quantizes is tried with the config's bits, or where it has none or others, with bits of its own."""
     rules = [rule for rule in all_rules() if QUANTIZER_KEY in rule.fields]
     found: dict[str, str] = {}
     for name, one in QUANTIZERS.items():
@@ -90,7 +83,6 @@ def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
 
 
 def _strategy_reasons(config: ConfigValues) -> dict[str, str]:
-    """Why strategies cannot be chosen."""
     rules = [rule for rule in all_rules() if STRATEGY_KEY in rule.fields]
     found = {}
     for name in STRATEGIES:

@@ -1,5 +1,3 @@
-"""Classifies config keys: supported, not supported yet, not needed, secret or unknown."""
-
 from __future__ import annotations
 
 import difflib
@@ -19,14 +17,10 @@ MAX_VALUE_CHARACTERS = 60
 
 
 def classify(key: str, value: object, line: int | None) -> Problem | None:
-    """Classify a key, before its value is validated, so that no key is ignored without a message.
+    """Classify a key, before its value is validated; None if nothing has to be reported.
 
     Args:
         line: its line in a file, counted from 1; None if unknown.
-
-    Returns:
-        None if the key is an option, unless its value is known and not supported; of a known key, None at a value that
-        does nothing; else a problem.
     """
     spec, listed = field(key), known()
     if spec is not None:
@@ -53,15 +47,12 @@ def _not_needed(key: str, value: object, line: int | None) -> Problem | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether a key is an option, or a known key: not supported, not needed, another name or a secret.
-
-    Of the others, which a wrong file has by the thousand, only some are reported one by one.
-    """
+    """Whether a key is an option, or a known key: not supported, not needed, another name or a secret."""
     return field(key) is not None or key in known().keys
 
 
 def show(value: object) -> str:
-    """Format a value for a message as in a config file, truncated to 60 characters since it may be a whole file."""
+    """Format a value for a message as in a config file, truncated to 60 characters."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -32,9 +32,9 @@ LARGEST: Mapping[str, int] = {
     "qk_rope_head_dim": 100_000,
     "v_head_dim": 100_000,
 }
-"""Largest values of the sizes, far beyond any published model: a forecast takes no memory for a broken file."""
+"""Largest values of the sizes, far beyond any published model; more is a broken file."""
 MOST_PARAMETERS = 10**15
-"""A thousand times the largest published model: more is a broken file."""
+"""A thousand times the largest published model; more is a broken file."""
 
 
 class ModelSizeError(UserError, ValueError):
@@ -50,20 +50,20 @@ class Layout:
     Attributes:
         attention_bias: whether projections have a bias: of q, k and v always (`qkv`), of none (`no`), or of q, k, v and
             o where the key `attention_bias` is true (`key`), or is not false (`unless`).
-        latent: whether queries, keys and values are projected from latent vectors (DeepSeek-V2, arXiv 2405.04434,
-            section 2.1).
+        latent: latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
         sinks: whether each head has a sink, a learned logit.
         mlp_bias: whether the key `mlp_bias` gives the MLP's projections a bias.
-        fused: whether q, k and v are one projection, and gate and up another.
+        fused: whether q, k and v are one projection.
+        fused_mlp: whether gate and up are one projection.
         head_norms: norms of queries and keys: of each head (`head`), of all heads (`all`), or none.
-        head_dim: width of a head where the file does not tell it; None for `hidden_size / num_attention_heads`.
-        tied: whether the output head is the embedding where the file does not tell it.
+        head_dim: width of a head if the file has none; None for `hidden_size / num_attention_heads`.
+        tied: whether the output head is the embedding if the file does not say so.
         mlp: name of a layer's MLP or experts.
         experts: the key of the number of experts; None for a dense model.
         inputs_first: whether the parameters of all experts are `[experts, in, out]`, and they and the router have
             biases.
-        shared: experts that every token passes: one with a gate of its own (`gated`), or so many as the key
-            `n_shared_experts` names (`summed`); empty for none.
+        shared: experts that every token passes: one with a gate of its own (`gated`), as many as `n_shared_experts`
+            (`summed`), or none.
     """
 
     attention_bias: str = "no"
@@ -119,17 +119,13 @@ LAYOUTS: Mapping[str, Layout] = {
         shared="summed",
     ),
 }  # fmt: skip
-"""Layout of each model type, as transformers builds it; tests compare them with transformers' own models."""
+"""Layout of each model type; tests compare them with transformers' own models."""
 
 
 def shapes_from_config(settings: Mapping[str, object]) -> Shapes | None:
-    """Compute the shape of every weight of a decoder from its `config.json`, before its weights are on this machine.
+    """Compute the shape of every weight of a decoder from its `config.json`, named and shaped as in transformers.
 
-    The names and shapes are those of transformers' model, so that a forecast counts what will be loaded. A head that is
-    tied to the embedding is left out.
-
-    Args:
-        settings: content of `config.json`; of a multimodal model, its language model is counted.
+    A head that is tied to the embedding is left out; of a multimodal model, the language model is counted.
 
     Returns:
         Shapes by name; None for a model type that is not in `LAYOUTS`, or if a size is missing.
@@ -164,7 +160,7 @@ def shapes_from_config(settings: Mapping[str, object]) -> Shapes | None:
 
 
 def check_sizes(settings: Mapping[str, object]) -> None:
-    """Check the sizes in the `config.json` of a model of any type, and of its encoders, before memory is taken for it.
+    """Check the sizes in the `config.json` of a model of any type, and of its encoders.
 
     A type that is not in `LAYOUTS` may write a size as a list, one for each layer, and leave out experts with 0.
     """
@@ -179,13 +175,7 @@ def check_sizes(settings: Mapping[str, object]) -> None:
 
 
 def size_of(settings: Mapping[str, object], key: str) -> int | None:
-    """Read a size from a `config.json` and check it, since such a file may come from anybody.
-
-    Args:
-        key: one of `LARGEST`.
-
-    Returns:
-        The size; None if the file does not have it.
+    """Read a size, one of `LARGEST`, from a `config.json`; None if it is missing.
 
     Raises:
         ModelSizeError: it is no positive integer, or larger than any model's.
@@ -204,7 +194,6 @@ def size_of(settings: Mapping[str, object], key: str) -> int | None:
 
 
 def _has_experts(settings: Mapping[str, object], layer: int) -> bool:
-    """Whether a layer of a model with experts has some; a few layers of some models are dense."""
     dense, apart = settings.get("mlp_only_layers"), settings.get("decoder_sparse_step")
     first = settings.get("first_k_dense_replace")
     if (isinstance(dense, list) and layer in dense) or (isinstance(first, int) and layer < first):
@@ -213,7 +202,6 @@ def _has_experts(settings: Mapping[str, object], layer: int) -> bool:
 
 
 def _attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
-    """Shapes of the attention and the norms of one layer."""
     width = size_of(settings, "head_dim") or layout.head_dim or hidden // heads
     queries, keys = heads * width, (size_of(settings, "num_key_value_heads") or heads) * width
     biased = _has_bias(layout, settings)
@@ -234,7 +222,6 @@ def _attention(layout: Layout, settings: Mapping[str, object], hidden: int, head
 
 
 def _has_bias(layout: Layout, settings: Mapping[str, object]) -> bool:
-    """Whether the file gives the projections of the attention a bias."""
     if layout.attention_bias not in {"key", "unless"}:
         return False
     told = settings.get("attention_bias")
@@ -242,7 +229,6 @@ def _has_bias(layout: Layout, settings: Mapping[str, object]) -> bool:
 
 
 def _latent_attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
-    """Shapes of latent attention and the norms of one layer; None if a size is missing."""
     plain, rotary, values, latent = (
         size_of(settings, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
     )
@@ -294,7 +280,6 @@ def _experts(layout: Layout, settings: Mapping[str, object], hidden: int) -> Sha
 
 
 def _shared_experts(layout: Layout, settings: Mapping[str, object], hidden: int, inner: int) -> Shapes | None:
-    """Shapes of the experts that every token passes; None if their size is missing."""
     if layout.shared == "gated":
         size = size_of(settings, "shared_expert_intermediate_size")
         gate: Shapes = {f"{layout.mlp}.shared_expert_gate.weight": (1, hidden)}

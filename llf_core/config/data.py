@@ -1,5 +1,3 @@
-"""Training data and its chat template."""
-
 from __future__ import annotations
 
 from typing import Literal

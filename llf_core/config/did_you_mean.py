@@ -1,5 +1,3 @@
-"""Suggestions for misspelled names."""
-
 from __future__ import annotations
 
 import difflib
@@ -18,33 +16,26 @@ MIN_SIMILARITY = 0.6
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known name, as the end of a message about an unknown one.
-
-    Returns:
-        The suggestion as a sentence with a leading space, or an empty text if no name is similar.
-    """
+    """` Did you mean …?` with the nearest known name; empty if no name is similar."""
     near = nearest(name, known)
     return "" if near is None else f" Did you mean {near!r}?"
 
 
 def any_of(names: Iterable[str]) -> str:
-    """Join names as `a, b or c`, for a sentence that says what was expected."""
+    """Join names as `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the most similar known name, for a suggestion about an unknown one.
+    """Find the most similar known name, or None.
 
     A misspelling comes first (`misspelt`), then a name that begins with the given one, if that has at least five
     characters, then a similar one (`MIN_SIMILARITY`).
 
     Args:
-        known: names, those that are meant most often first. If the name has no slash, a hub id is also compared
-            by its part after the slash.
-
-    Returns:
-        The known name, or None if none is similar.
+        known: names, those that are meant most often first. If the name has no slash, a hub id is also compared by its
+            part after the slash.
     """
     every = list(dict.fromkeys(known))
     misspelling = misspelt(name, every)
@@ -64,11 +55,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def misspelt(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that another one misspells: few letters differ (`LETTERS_PER_EDIT`), and no number does.
 
-    Stricter than `nearest`, so that the result may turn a warning into an error. `model-7b` is not a misspelling of
-    `model-3b`: both may exist. Case, and `_` or a space for `-`, do not count as differences.
-
-    Returns:
-        The known name with the fewest differing letters, the first of several; None if there is none.
+    Stricter than `nearest`, so that the result may turn a warning into an error: `model-7b` does not misspell
+    `model-3b`. Case, and `_` or a space for `-`, do not count as differences.
     """
     found = []
     for one in known:
@@ -82,14 +70,10 @@ def distance(one: str, other: str, limit: int | None = None) -> int:
     """Optimal string alignment distance: number of inserted, deleted, replaced or swapped letters.
 
     Damerau, A technique for computer detection and correction of spelling errors, CACM 7(3), 1964, without further
-    edits of swapped letters. `difflib` measures similarity instead, in which short names with one wrong letter are far
-    apart.
+    edits of swapped letters.
 
     Args:
-        limit: stop early if the distance is larger, since most names are far apart; None computes it in full.
-
-    Returns:
-        The distance; above `limit`, any number above it.
+        limit: stop early if the distance is larger; the result is then any number above it.
     """
     if limit is not None and abs(len(one) - len(other)) > limit:
         return limit + 1
@@ -107,11 +91,7 @@ def distance(one: str, other: str, limit: int | None = None) -> int:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Join the first 12 names with commas, and the number of the others: a data set may have thousands.
-
-    Returns:
-        A part of a sentence; `none` without names.
-    """
+    """Join the first 12 names with commas, and the number of the others; `none` without names."""
     every = list(names)
     more = f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else ""
     return (", ".join(every[:MAX_LISTED]) or "none") + more
@@ -122,6 +102,5 @@ def _plain(name: str) -> str:
 
 
 def _other_number(name: str, known: str) -> bool:
-    """Whether two names contain the same count of numbers but different ones."""
     numbers, others = (re.findall(r"\d+", text) for text in (name, known))
     return len(numbers) == len(others) and numbers != others

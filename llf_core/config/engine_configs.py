@@ -1,4 +1,4 @@
-"""Configs of DeepSpeed, FSDP and accelerate, which say how several processes share a model, as keys of LLF."""
+"""Configs of DeepSpeed, FSDP and accelerate, as keys of LLF."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ SHARDS = {
 }  # fmt: skip
 """Values of `strategy` by those of transformers' `fsdp` and accelerate's `fsdp_sharding_strategy`."""
 OWN_FILE = re.compile(r"ds_z([0-3])(_offload)?_config\.json")
-"""Names of LLaMA-Factory's files of DeepSpeed, which say what they hold where a copied config comes without them."""
+"""Names of LLaMA-Factory's files of DeepSpeed, which say what they hold if the file is missing."""
 PLACED = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",
 }
-"""Keys of LLF by those of a config of DeepSpeed that mean the same."""
+"""Keys of LLF that mean the same as those of DeepSpeed."""
 UNUSED = {
     "_comment", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "steps_per_print", "comms_config",
     "comms_logger", "monitor_config", "tensorboard", "csv_monitor", "wall_clock_breakdown", "memory_breakdown",
     "dump_state", "aio", "prescale_gradients", "gradient_predivide_factor", "communication_data_type",
 }  # fmt: skip
-"""Keys of a config of DeepSpeed that do not change a result, or only how DeepSpeed itself reports and sends."""
+"""Keys of DeepSpeed that do not change a result."""
 ZERO = {
     "stage", "allgather_partitions", "allgather_bucket_size", "overlap_comm", "reduce_scatter", "reduce_bucket_size",
     "contiguous_gradients", "round_robin_gradients", "sub_group_size", "stage3_prefetch_bucket_size",
@@ -45,7 +45,7 @@ ZERO = {
     "offload_optimizer", "offload_param", "zero_hpz_partition_size", "load_from_fp32_weights", "elastic_checkpoint",
     "ignore_unused_parameters", "stage3_module_granularity_threshold", "stage3_model_persistence_threshold",
 }  # fmt: skip
-"""Keys of `zero_optimization` that change what lies where and when it is sent, and no result."""
+"""Keys of `zero_optimization` that change where and when data are sent, and no result."""
 FSDP = {
     "version", "auto_wrap_policy", "transformer_layer_cls_to_wrap", "min_num_params", "backward_prefetch",
     "forward_prefetch", "cpu_ram_efficient_loading", "offload_params", "reshard_after_forward", "state_dict_type",
@@ -79,7 +79,7 @@ def translate_engines(requested: RequestedConfig) -> None:
 
 
 def put(requested: RequestedConfig, source: str, key: str, value: object, *, default: bool = False) -> None:
-    """Set a key that another one stands for. An override of the key counts more.
+    """Set a key that another one stands for, unless an override sets it.
 
     Raises:
         RefusedError: the config has another value.
@@ -95,11 +95,7 @@ def put(requested: RequestedConfig, source: str, key: str, value: object, *, def
 
 
 def tell(requested: RequestedConfig, source: str, message: str, *, warns: bool = False) -> None:
-    """Add a note, or a warning, about what became of a key.
-
-    Args:
-        message: one or two sentences.
-    """
+    """Add a note, or a warning, about what became of a key."""
     severity = "warning" if warns else "note"
     requested.problems.append(
         Problem("not_needed", source, None, message, severity=severity, keys=(source, "strategy"))  # type: ignore[arg-type]
@@ -107,14 +103,7 @@ def tell(requested: RequestedConfig, source: str, message: str, *, warns: bool =
 
 
 def found_file(requested: RequestedConfig, value: str) -> Path | None:
-    """The file of a path in a config of LLaMA-Factory, which counts from the folder that its command was run in.
-
-    Args:
-        value: a path from the config's folder, one of three folders above it or the working directory.
-
-    Returns:
-        The file; None if there is none.
-    """
+    """Find the file of a path that may start at the config's folder, one of three above it or the working directory."""
     folders = (requested.base, *requested.base.parents[:3], Path())
     return next((one for folder in folders if is_there(one := folder / expanded(value)) and one.is_file()), None)
 
@@ -212,13 +201,11 @@ def _deepspeed(requested: RequestedConfig, key: str, content: Mapping[str, Any])
 
 
 def _device(part: object) -> bool:
-    """Whether a part of `zero_optimization` offloads something."""
     device = part.get("device", "none") if isinstance(part, Mapping) else part
     return device not in (None, False, "none")
 
 
 def _fsdp(requested: RequestedConfig, key: str, given: object) -> None:
-    """Read the words of transformers' `fsdp`."""
     words = str(" ".join(map(str, given)) if isinstance(given, list) else given).lower().split()
     sharding = [SHARDS[word] for word in words if word in SHARDS and not word.isdigit()]
     if len(sharding) != 1 or not set(words) <= {*SHARDS, "auto_wrap", "offload"}:

@@ -1,5 +1,3 @@
-"""What each evaluation of a run measures beside the loss."""
-
 from __future__ import annotations
 
 from llf_core.config.option import Names, Section, option

@@ -14,7 +14,7 @@ EVALUATION_KEYS = frozenset({
     "do_train", "do_eval", "do_predict", "predict_with_generate", "compute_accuracy", "eval_on_each_dataset",
     "dataset", "eval_dataset", "val_size", "dataset_dir", "max_samples", "max_new_tokens", "metrics", "output_dir",
 })  # fmt: skip
-"""Keys that say what is evaluated and how. The others say which model, and how it is loaded."""
+"""Keys that say what is evaluated and how."""
 
 PREDICTION_KEYS = frozenset({
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams", "max_new_tokens"
@@ -23,16 +23,12 @@ PREDICTION_KEYS = frozenset({
 
 
 def asks_for_evaluation(values: Mapping[str, object]) -> bool:
-    """Whether a config asks for an evaluation: it names a task, or says `do_train: false` and asks for no predictions.
-
-    Args:
-        values: the values of the config as requested.
-    """
+    """Whether a config, as requested, names a task, or says `do_train: false` and asks for no predictions."""
     return names_task(values) or (flag(values.get("do_train")) is False and flag(values.get("do_predict")) is not True)
 
 
 def names_task(values: Mapping[str, object]) -> bool:
-    """Whether a config names a task in `task`; an empty text or list names none."""
+    """Whether `task` names one."""
     return bool(split_names(values.get("task")))
 
 
@@ -43,14 +39,11 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
 
 
 def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
-    """The config of a prediction, whose `dataset` is the data set to predict, as all checks and readers expect it.
+    """The config of a prediction, whose `dataset` is the data set to predict.
 
     `eval_dataset` takes the place of `dataset`, and `val_size` is left out then; without it, readers take the share
     `val_size` of `dataset`. The folder for its result, and the keys that ask for it and for its metrics, are left out.
     A flag that is neither true nor false stays, for the check of the config to refuse.
-
-    Args:
-        values: of a config that asks for predictions, or of a run.
     """
     asked = dict(values)
     # The first may have the predictions of an earlier start; the others are read by who predicts.

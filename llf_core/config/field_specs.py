@@ -1,5 +1,3 @@
-"""Specifications of all options of the sections and plug-ins."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -50,7 +48,7 @@ SECTIONS: dict[str, type[Section]] = {
     "evaluation": Evaluation,
 }
 USED_BY_OTHERS: Mapping[str, str] = MappingProxyType({"chat": "`llf chat`, `llf serve` and `llf predict` use it"})
-"""Sections that training does not read, with the end of the sentence about a key of theirs in a run's config."""
+"""Sections that training does not read, and the end of the sentence about a key of theirs in a run's config."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,22 @@ class FieldSpec:
 
     Attributes:
         section: the section of `RunConfig` that it is shown in.
-        plugin: the name of the plug-in that brings it; None where the section itself holds it.
-        owner: that plug-in as `kind.name`; None for a field of a section.
+        plugin: the name of the plug-in that has it; None for a field of a section.
+        owner: that plug-in as `kind.name`.
         label: two or three words.
-        unit: shown behind the value; None for none.
-        default: the value of a config that does not name it, as plain data.
+        unit: shown behind the value.
+        default: as plain data.
         type: `bool`, `int`, `float`, `text`, `names` (a comma list) or `object` (a mapping).
         optional: whether it may be unset (null).
-        choices: every value that it can take; None where any is fine.
-        choice_labels: what a form shows for each choice; None for the choices themselves.
-        minimum: smallest value, itself allowed; None for no bound.
-        maximum: largest value, itself allowed; None for no bound.
-        above: the value is larger than this; None for no bound.
-        below: the value is smaller than this; None for no bound.
+        choices: None if any value is fine.
+        choice_labels: None for the choices themselves.
+        minimum: inclusive; None for no bound.
+        maximum: inclusive; None for no bound.
+        above: exclusive lower bound.
+        below: exclusive upper bound.
         level: `basic` is shown at once, `more` behind a button.
-        path: how a relative path in it is resolved; None where it is no path.
-        unset: what the default means where it is no value of its own, see `meaning`.
+        path: how a relative path in it is resolved; None if it is no path.
+        unset: meaning of a default that is no value of its own, see `meaning`.
     """
 
     key: str
@@ -103,14 +101,11 @@ class FieldSpec:
     unset: str = ""
 
     def meaning(self, value_of: Callable[[str], object]) -> str:
-        """What a default such as null or -1 means, for the placeholder of a form, such as `auto: 16`.
+        """Meaning of a default such as null or -1, for the placeholder of a form, such as `auto: 16`.
 
         Args:
             value_of: gives the value of another key. If that is not a number of at least 0, the phrase ends before it:
                 `auto`.
-
-        Returns:
-            A phrase, `none` for null if nothing is declared; empty if the default is a value of its own.
         """
         if not self.unset:
             return "none" if self.default is None else ""
@@ -159,7 +154,7 @@ def _number(value: float) -> str:
 
 
 def fields() -> tuple[FieldSpec, ...]:
-    """All options by section, those of its plug-ins last. Form, CLI, JSON Schema and reference are generated from them.
+    """All options by section, those of its plug-ins last.
 
     Raises:
         PluginError: two plug-ins, or a plug-in and a section, declare the same key or name; an option is not declared
@@ -170,7 +165,7 @@ def fields() -> tuple[FieldSpec, ...]:
 
 
 def field(key: str) -> FieldSpec | None:
-    """Look up the specification of an option by its key; None if there is no such option."""
+    """Look up the specification of an option; None if there is no such option."""
     return _by_key().get(key)
 
 
@@ -201,7 +196,6 @@ def _fields() -> tuple[FieldSpec, ...]:
 
 
 def _sources() -> dict[str, tuple[str, Declaration | None, type[Section]]]:
-    """Section, plug-in and class of all options, by the name of their owner in messages."""
     sections = {f"the section {name}": (name, None, section) for name, section in SECTIONS.items()}
     brought = {
         f"the {one.kind} {one.name} ({one.options.__module__})": (one.section, one, one.options)
@@ -257,7 +251,6 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     """Whether a run uses an option: its plug-in is selected, or it selects it; stage and method read it.
 
     Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
-    Those of sections that training does not read (`USED_BY_OTHERS`) never count as used.
     """
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
@@ -271,7 +264,6 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
 
 
 def _kind(name: str, key: str) -> type[Declaration]:
-    """The kind of plug-in whose names are the choices of a key."""
     kinds = {kind.kind: kind for kind in DECLARATION_TYPES}
     if name not in kinds:
         raise PluginError(
@@ -281,7 +273,6 @@ def _kind(name: str, key: str) -> type[Declaration]:
 
 
 def _names_with(kind: type[Declaration], trait: str, key: str) -> tuple[str, ...]:
-    """The names of the plug-ins of a kind that have a trait; empty without a trait."""
     if not trait:
         return ()
     traits = [one.name for one in dataclasses.fields(kind)]
@@ -293,11 +284,7 @@ def _names_with(kind: type[Declaration], trait: str, key: str) -> tuple[str, ...
 
 
 def plain(value: object) -> Any:
-    """Convert a value to its form in a file: names as a comma-separated text, or as a list if that reads differently.
-
-    That is so of a name with a comma, or with a space at its end, as a new token may have. Values and defaults are
-    stored, compared and shown in this form. A config holds names as a tuple of texts.
-    """
+    """Convert a value to its form in a file: names as a comma-separated text, or a list if that reads differently."""
     if not isinstance(value, tuple):
         return value
     text = ",".join(value)

@@ -1,13 +1,11 @@
-"""Sampling of completions."""
-
 from __future__ import annotations
 
 from llf_core.config.option import Lines, Section, option
 
 LONGEST_PROMPT = 4000
-"""Characters of a watched prompt."""
+"""Maximum characters of a watched prompt."""
 LEAST_DIVISOR = 0.001
-"""Of logits: what they are divided by stays a number in 16 bits too."""
+"""Minimum divisor of logits: the quotient stays finite in 16 bits."""
 
 
 class Generation(Section):

@@ -1,4 +1,2 @@
-"""What a label says beside a token's id."""
-
 IGNORED = -100
 """The label of a token that is only read; the value that PyTorch and transformers use."""

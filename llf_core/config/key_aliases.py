@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(requested: RequestedConfig) -> None:
-    """Translate other names of keys, such as `warmup_ratio`, and other names of optimizers, such as `galore_adamw`.
-
-    A config of LLaMA-Factory or of an older transformers then runs unchanged. Notes and conflicts are added to its
-    problems.
-    """
+    """Translate other names of keys, such as `warmup_ratio`, and of optimizers, such as `galore_adamw`, with notes."""
     translate_v1(requested)
     translate_engines(requested)
     _rename(requested)
@@ -30,11 +26,10 @@ def translate(requested: RequestedConfig) -> None:
 
 
 def _rename(requested: RequestedConfig) -> None:
-    """Rename aliases of config keys to the keys of LLF, for example `warmup_ratio` to `warmup_steps`.
+    """Rename aliases, with a note for each.
 
-    A config of LLaMA-Factory or of an older transformers then runs unchanged. Each renamed key adds a note to the
-    config's problems. Two names of one key with different values, or a `warmup_ratio` outside its range, add an error.
-    An alias that is off, such as `adafactor: false`, is removed.
+    Two names of one key with different values, or a `warmup_ratio` outside its range, are errors. An alias that is off,
+    such as `adafactor: false`, is removed.
     """
     for old, new in known().translated.items():
         if old not in requested.values:

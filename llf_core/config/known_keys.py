@@ -1,5 +1,3 @@
-"""Every key and value of LLaMA-Factory and transformers beside our own options: `llama_factory.toml`."""
-
 from __future__ import annotations
 
 import functools
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """Known keys that are not options.
+    """Keys and values of LLaMA-Factory and transformers that are not options: `llama_factory.toml`.
 
     Attributes:
         defaults: by key that is not built, the values that do nothing.
@@ -41,13 +39,13 @@ class Known:
 
     @property
     def keys(self) -> frozenset[str]:
-        """All known keys that are not options; a key that is neither is reported as unknown."""
+        """All known keys that are not options."""
         return frozenset({*self.features, *self.not_needed, *self.replaced, *self.translated, *self.secrets})
 
 
 @functools.cache
 def known() -> Known:
-    """Read `llama_factory.toml`, so that every key of LLaMA-Factory or transformers has an answer. Once per process."""
+    """Read `llama_factory.toml`, once per process."""
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
     defaults: dict[str, tuple[object, ...]] = {}

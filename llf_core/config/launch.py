@@ -1,5 +1,3 @@
-"""Launch of the training process."""
-
 from __future__ import annotations
 
 import re
@@ -14,7 +12,6 @@ _TARGET = re.compile(r"[\w\[/][\w.@:,\[\]/~+=%-]*", re.ASCII)
 
 
 def _target(value: str) -> str:
-    """Check a host or partition: one word that no program takes for an option of its own."""
     if not _TARGET.fullmatch(value) or len(value) > 255:  # noqa: PLR2004 - the longest name of a host
         raise ValueError("Expected one word of letters, digits and . @ : , [ ] / ~ + = % _ -, not starting with -.")
     return value

@@ -23,7 +23,7 @@ DEFAULTS: dict[str, object] = {
     "finetuning_type": "full", "learning_rate": 1e-4, "per_device_train_batch_size": 1, "bf16": True,
     "lr_scheduler_type": "constant", "weight_decay": 0.01, "logging_steps": 1,
 }  # fmt: skip
-"""What the second configuration does where it is silent, and LLF does otherwise."""
+"""Defaults of the second configuration that differ from LLF's."""
 ATTENTION = {"flash_attention_2": "fa2", "eager": "disabled"}
 LORA = {
     "r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "target_modules": "lora_target",
@@ -41,10 +41,7 @@ MUON_FIXED = {"momentum": 0.95, "nesterov": True, "ns_steps": 5, "lr": None}
 
 
 def translate_v1(requested: RequestedConfig) -> None:
-    """Read the keys of the second configuration that hold configs of their own, and its defaults.
-
-    Plain names, such as `model`, are translated with all others.
-    """
+    """Read the keys of the second configuration that hold configs of their own, and its defaults."""
     values, second = requested.values, "train_dataset" in requested.values
     for key, read in READERS.items():
         if key not in values or (key == "eval_dataset" and not _is_list_of_sets(values[key])):
@@ -70,7 +67,6 @@ def _is_list_of_sets(value: object) -> bool:
 
 
 def _sets(requested: RequestedConfig, key: str, given: object) -> None:
-    """Read a list of data sets, or the name of one."""
     target = "dataset" if key == "train_dataset" else key
     if not isinstance(given, str):
         raise RefusedError(f"`{key}` is {show(given)}. Expected a file, a hub id, or a YAML file that lists them.")
@@ -89,7 +85,6 @@ def _sets(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _set(requested: RequestedConfig, key: str, path: Path, name: str, entry: object) -> str:
-    """The file or hub id of an entry of a list of data sets."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         raise RefusedError(f"The entry {name!r} of {path} has no path. Expected path: FILE or hub id.")
     for part, usual in SET_PARTS.items():
@@ -130,7 +125,6 @@ def _batching(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _named(key: str, given: object) -> tuple[str, dict[str, Any]]:
-    """The name and the options of a plug-in of LLaMA-Factory."""
     content = given
     if isinstance(given, str) and given.startswith("{"):
         try:

@@ -20,7 +20,7 @@ _PARAMETERS = {
     "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3", "fc1", "fc3", "input_linear"),
     "down_proj": ("down_proj", "w2", "fc2", "output_linear"),
 }
-"""The two parameters of all experts of a layer, and the names of the matrices that become each of them."""
+"""The two parameters of all experts of a layer, and the names of the matrices that they join."""
 _OF = {name: parameter for parameter, names in _PARAMETERS.items() for name in names}
 _SCALE = ".weight_scale_inv"
 _ROUTER = re.compile(r"\.router\.layer\.weight$")
@@ -30,23 +30,17 @@ _VALUES = 2
 
 
 def loaded_shapes(stored: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """Compute the shapes that a model has once transformers has loaded its files, which a forecast counts.
+    """Compute the shapes that a model has once transformers has loaded its files, from the stored shapes by name.
 
     transformers 5 joins the experts of a layer to two parameters of three axes, and an adapter has matrices for these:
     gate and up together have one B with a row for each of their outputs, and one A. MXFP4 weights (gpt-oss) and FP8
     weights are unpacked while they are loaded.
 
-    Args:
-        stored: shape of each weight in the files, by its name.
-
     Returns:
         Shapes by name: experts that are stored one by one or as `input_linear` and `output_linear` are
         `PATH.experts.gate_up_proj` `[experts, out, in]` and `PATH.experts.down_proj`; a router `router.layer` is
-        `router`; MXFP4's `NAME_blocks` `[experts, out, groups, bytes]` are `NAME` `[experts, in, out]`; scales are
-        left out.
-
-    Source:
-        `transformers.conversion_mapping` (Mixtral's, Qwen2-MoE's and GraniteMoe's) and
+        `router`; MXFP4's `NAME_blocks` `[experts, out, groups, bytes]` are `NAME` `[experts, in, out]`; scales are left
+        out. Source: `transformers.conversion_mapping` (Mixtral, Qwen2-MoE, GraniteMoe),
         `transformers.integrations.mxfp4`.
     """
     found: Shapes = {}

@@ -1,5 +1,3 @@
-"""Fine-tuning method; its own options come with its plug-in."""
-
 from __future__ import annotations
 
 from llf_core.config.option import Names, Section, option

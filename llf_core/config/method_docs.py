@@ -93,7 +93,6 @@ def _quantizer_rows() -> Iterator[tuple[str, ...]]:
 
 
 def _line(one: Declaration | Quantizer) -> str:
-    """Its label, and the one line that the form shows with it."""
     return f"{one.label}. {one.summary}".rstrip() if one.summary else one.label
 
 

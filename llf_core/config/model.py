@@ -1,5 +1,3 @@
-"""Base model and how it is loaded."""
-
 from __future__ import annotations
 
 from typing import Literal

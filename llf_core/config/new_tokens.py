@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 FILE_KEY = "new_special_tokens_config"
 TRAINS_ROWS = frozenset({"LORA", "ADALORA"})
-"""Adapters of PEFT beside which it trains and saves single rows of the embedding (`trainable_token_indices`)."""
+"""Adapters beside which PEFT trains single rows of the embedding (`trainable_token_indices`)."""
 MOST_TOKENS = 65_536
 """Maximum number of new tokens."""
 MOST_CHARACTERS = 256
-"""Maximum number of characters of a new token: the tokenizer looks for each of them in each text."""
+"""Maximum characters of a new token, which the tokenizer looks for in each text."""
 SHOWN = 40
 
 
@@ -29,8 +29,8 @@ class NewToken:
     """A token that a config adds.
 
     Attributes:
-        special: whether it is a special token, which is left out of decoded answers.
-        description: text whose embeddings its row begins with the mean of; empty if there is none.
+        special: left out of decoded answers.
+        description: the token's embedding is initialized to the mean of this text's embeddings, unless empty.
     """
 
     text: str
@@ -41,10 +41,8 @@ class NewToken:
 def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
     """The tokens that a config asks for, each once, whether or not its tokenizer has them already.
 
-    Checks, forecasts and the loader read them here, so that they agree.
-
-    In LLaMA-Factory's order: `add_tokens`, then the special ones, then with `resize_vocab` those that end an answer
-    in a named template.
+    In LLaMA-Factory's order: `add_tokens`, then the special ones, then with `resize_vocab` those that end an answer in
+    a named template.
     """
     model = config.model
     asked = listed_tokens(config)
@@ -58,10 +56,7 @@ def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
 
 
 def listed_tokens(config: ConfigValues) -> list[NewToken]:
-    """The tokens that a config names itself, without those of a file, so that a rule can check them without reading it.
-
-    Args:
-        config: the config.
+    """The tokens that a config names itself, without those of a file.
 
     Raises:
         ValueError: a token is empty or too long, or there are too many; the message is a sentence.
@@ -86,8 +81,6 @@ def _once(asked: list[NewToken]) -> tuple[NewToken, ...]:
 def descriptions(path: str) -> list[NewToken]:
     """Read the special tokens of a YAML file, each with the text that describes it.
 
-    The row of a new token begins with the mean of the embeddings of this text.
-
     Raises:
         ValueError: it cannot be read, or does not map tokens to texts; the message is a sentence.
     """
@@ -109,10 +102,7 @@ def descriptions(path: str) -> list[NewToken]:
 
 
 def adds_tokens(config: ConfigValues) -> bool:
-    """Whether a config has a key that can add tokens; none may be new to its tokenizer.
-
-    Rules and forecasts about rows of new tokens hold only then.
-    """
+    """Whether a config has a key that can add tokens; none may be new to its tokenizer."""
     model = config.model
     return bool(model.resize_vocab or model.add_tokens or model.add_special_tokens or model.new_special_tokens_config)
 

@@ -1,5 +1,3 @@
-"""How a config's numbers are written: `5e-5`, `0.05`, `3`, in the form, in files, in code and in messages."""
-
 from __future__ import annotations
 
 import math
@@ -11,13 +9,9 @@ SMALL, LARGE = 0.01, 1e15
 
 
 def exact(value: float) -> str:
-    """Format a number with as few digits as possible: reading the text gives the very same number.
+    """Format a number, also of numpy, with as few digits as possible that read back as the same number: `5e-5`, `0.05`.
 
-    Form, file, message and code then show a value in one way. Integers have no decimals; numbers that are not finite
-    are written as Python does.
-
-    Args:
-        value: a number of Python or numpy; an integer has at most 4,300 digits, Python's limit for text.
+    Integers have no decimals; numbers that are not finite are written as Python does.
     """
     if isinstance(value, int):
         return str(value)
@@ -39,32 +33,18 @@ def exact(value: float) -> str:
 
 
 def with_unit(number: int | str, unit: str) -> str:
-    """Write a number with its unit, in the singular if the number is 1: `1 token`, `1,200 tokens`.
-
-    Messages have a number and its unit agree by it.
-
-    Args:
-        number: the number, or its text in another format.
-        unit: the unit in the singular, whose plural ends in `s`.
-    """
+    """Write a number, or its text, with its unit in the singular or, with an `s`, in the plural: `1,200 tokens`."""
     text = number if isinstance(number, str) else f"{number:,}"
     return f"{text} {unit}{'' if text == '1' else 's'}"
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    """Write a share as a percentage: `97 %`, as views do.
-
-    Args:
-        share: the share, 1 for all.
-    """
+    """Write a share (1 for all) as a percentage: `97 %`."""
     return f"{100 * share:.{decimals}f} %"
 
 
 def for_yaml(value: float) -> str:
-    """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
-
-    Most YAML readers follow YAML 1.1, in which `5e-5` is a string.
-    """
+    """Format a number like `exact`, but with a point before an exponent: in YAML 1.1, `5e-5` is a string."""
     if isinstance(value, Integral):
         return exact(value)
     if math.isnan(value):

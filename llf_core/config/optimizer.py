@@ -1,5 +1,3 @@
-"""Optimizer, learning rate and schedule."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
@@ -25,13 +23,7 @@ Scheduler = Literal[
 
 
 def assignments(value: str) -> str:
-    """Check the text of `optim_args`: `name=value`, separated by commas.
-
-    transformers would report a wrong one only after the model is loaded.
-
-    Raises:
-        ValueError: a part is not of that form.
-    """
+    """Check the text of `optim_args`: `name=value`, separated by commas."""
     for part in value.replace(" ", "").split(",") if value else ():
         name, sign, given = part.partition("=")
         if not name.isidentifier() or not sign or not given or "=" in given:

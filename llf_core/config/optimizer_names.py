@@ -1,5 +1,3 @@
-"""Translates optimizers that transformers selects by one name to the keys of LLaMA-Factory that mean the same."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
@@ -22,9 +20,8 @@ NAMES = {"optim", "optim_args", TARGETS}
 def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
-    Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
-    tells what was read. An unknown option of `optim_args` is an error, and whatever contradicts the key that it means,
-    unless that key is an override of what a file says. Other optimizers stay as they are.
+    Defaults of transformers that differ from LLaMA-Factory's are written down. An unknown option of `optim_args` is an
+    error, and so is a contradiction to the key that it means, unless that key is an override.
     """
     name = requested.values.get("optim")
     entry = known().optimizers.get(name) if isinstance(name, str) else None
@@ -77,7 +74,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
 
 
 def _are_assignments(given: object) -> TypeGuard[str]:
-    """Whether `optim_args` can be parsed; other values stay where they are, and are refused there."""
+    """Whether `optim_args` can be parsed; other values are refused later."""
     try:
         return isinstance(given, str) and assignments(given) == given
     except ValueError:

@@ -47,16 +47,15 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     method_trait: str = "",
     unset: str = "",
 ) -> Any:
-    """Define a field of a section. Form, CLI help, JSON Schema and reference are generated from what is given here.
+    """Define a field of a section, from which form, CLI help, JSON Schema and reference are generated.
 
     Args:
         label: its name in a form, two or three words.
-        unit: shown after the value, e.g. `tokens`. None for a number without one.
+        unit: shown after the value, e.g. `tokens`.
         choices: all allowed values; None if any value is allowed.
-        choices_from: a kind of plug-in whose names are the choices, e.g. `method`. None if the choices are given or
-            free.
-        minimum: smallest value, inclusive; None for no bound.
-        maximum: largest value, inclusive; None for no bound.
+        choices_from: a kind of plug-in whose names are the choices, e.g. `method`.
+        minimum: inclusive; None for no bound.
+        maximum: inclusive; None for no bound.
         above: exclusive lower bound; None for no bound.
         below: exclusive upper bound; None for no bound.
         level: `basic` fields are shown at once, the others behind "more".
@@ -65,9 +64,6 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         method_trait: a trait of `MethodDeclaration`; methods that have it use the option. Empty: all methods do.
         unset: meaning of a default such as null or -1, for a form: `the epochs end the run`; `{key}` and `{key*2}`
             stand for the number of another key.
-
-    Returns:
-        A pydantic field. The type is `Any`, so that it may be assigned to a field of any type.
     """
     meta: dict[str, Any] = {
         "label": label,
@@ -93,10 +89,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
 
 
 def split_names(value: object) -> Any:
-    """Split a comma-separated list of names into a tuple; convert a list to a tuple. Empty names are left out.
-
-    YAML files have both forms. Other values are returned unchanged, and pydantic rejects them.
-    """
+    """Split a comma-separated list of names, or a list, into a tuple without empty names. Other values stay."""
     if isinstance(value, str):
         return tuple(name for part in value.split(",") if (name := part.strip()))
     return tuple(name for name in value if name != "") if isinstance(value, list | tuple) else value
@@ -108,14 +101,7 @@ def _flags() -> TypeAdapter[bool]:
 
 
 def flag(value: object) -> bool | None:
-    """The flag that a value means, as an option of the type `bool` reads it, for keys that are no options.
-
-    Args:
-        value: as it was read: true, 1, `yes`, `on` and the like, or their opposites.
-
-    Returns:
-        None if the value is no flag.
-    """
+    """Read a flag as an option of the type `bool` does: true, 1, `yes`, `on` and the like; None if it is no flag."""
     try:
         return _flags().validate_python(value)
     except ValidationError:
@@ -134,14 +120,11 @@ Names = Annotated[
     BeforeValidator(split_names),
     PlainSerializer(",".join, return_type=str, when_used="json"),
 ]
-"""A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
+"""Names, written `a,b` in a file, as in LLaMA-Factory."""
 
 
 def _join_lines(value: object) -> object:
-    """Join a list of texts, one per line; return any other value unchanged.
-
-    Line breaks inside a text become spaces, so that each text stays one prompt.
-    """
+    """Join a list of texts, one per line; line breaks inside a text become spaces, so that each stays one prompt."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return "\n".join(" ".join(one.splitlines()) for one in value)
     return value
@@ -152,7 +135,6 @@ Lines = Annotated[str, BeforeValidator(_join_lines)]
 
 
 def _parse_object(value: object) -> object:
-    """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json_value(value)
@@ -164,14 +146,11 @@ def _parse_object(value: object) -> object:
 MAX_STEPS = 2**53
 """Largest integer up to which a float represents every integer."""
 LARGEST = 3.4e38
-"""Largest number that float32 represents; models compute with it."""
+"""Largest number of float32, in which models compute."""
 
 
 def _share_or_number(value: float) -> float:
-    """Convert a whole number such as 500.0 to an integer; leave a share below 1 unchanged.
-
-    The keys of steps hold either, as in transformers, and YAML reads both as float.
-    """
+    """Convert a whole number such as 500.0 to an integer; YAML reads shares and numbers of steps as float."""
     if value > MAX_STEPS:
         raise ValueError(f"Expected an integer of at most {MAX_STEPS:,}, or a share below 1.")
     if value > 1 and value != int(value):
@@ -193,8 +172,7 @@ _FLAG, _NUMBER = re.compile(r"bool|True|False"), re.compile(r"int|float|Literal\
 class Section(BaseModel):
     """A frozen group of options; also the base of a plug-in's `Options`.
 
-    Its validator is built when a config names one of its keys, since building those of all sections takes a quarter of
-    the start of a command.
+    Its validator is built when a config names one of its keys: all of them would take a quarter of a command's start.
     """
 
     model_config = ConfigDict(

@@ -1,5 +1,3 @@
-"""Relative paths of a config: they start at its file's folder and are stored absolute."""
-
 from __future__ import annotations
 
 import fnmatch
@@ -18,17 +16,16 @@ DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt"
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
 CELL_ROWS_FILE = re.compile(r"rows-[0-9a-f]{16}\.parquet")
-"""Name of the file of rows from a cell, wherever it is: fingerprint of the rows."""
+"""File of rows from a cell, named after their fingerprint."""
 ONLINE, REMOTE = "ONLINE", "REMOTE:"
 """Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
 MARKS = ("./", "../", "/", "~")
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path exists on this machine; False where that cannot be found out.
+    """Whether a path exists on this machine.
 
-    `Path.exists` raises for a name that is too long and for a folder that the system denies, and a config may hold any
-    text.
+    False where `Path.exists` raises: for a name that is too long and for a folder that the system denies.
     """
     try:
         return path.exists()
@@ -66,7 +63,7 @@ def _is_path(value: str, kind: PathKind, base: Path) -> bool:
 
 
 def expanded(value: str | Path) -> Path:
-    """Expand `~`; a path with the home of an unknown user stays as it is, and is later reported as missing."""
+    """Expand `~`; a path with the home of an unknown user stays as it is."""
     path = Path(value)
     try:
         return path.expanduser()

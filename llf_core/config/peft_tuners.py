@@ -1,7 +1,4 @@
-"""The adapters of the installed PEFT and their options, read from its source without importing it, which loads torch.
-
-A method that PEFT gains with a release is so known at once, and its options are checked before a run starts.
-"""
+"""The adapters of the installed PEFT and their options, read from its source, since importing it loads torch."""
 
 from __future__ import annotations
 
@@ -31,10 +28,9 @@ OURS = frozenset(
 )  # fmt: skip
 """Fields of PEFT's config classes that LLF sets itself."""
 PROMPTS = "PromptLearningConfig"
-"""PEFT's base class of the configs of adapters that put trained vectors before each example."""
+"""PEFT's base class of the configs of adapters with trained vectors before each example."""
 EVERY_BACKEND = "resolve_quantization_backend"
-"""A function by which an adapter of PEFT supports the layers of all quantizers that PEFT knows; others have a file for
-each, named as the quantizer is."""
+"""A function of adapters that support the layers of all quantizers; others have a file named after each quantizer."""
 PLAIN: Mapping[str, Any] = MappingProxyType(
     {
         "int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple, "Any": Any,
@@ -94,10 +90,7 @@ class PeftTuner:
 
 @functools.cache
 def tuner_names() -> tuple[str, ...]:
-    """Names of the adapters of the installed PEFT, sorted; empty if it is not installed.
-
-    Forms and the JSON Schema list them, so only one file is read.
-    """
+    """Names of the adapters of the installed PEFT, sorted; empty if it is not installed. Only one file is read."""
     folder = _folder()
     file = None if folder is None else folder / "utils" / "peft_types.py"
     if file is None or not file.is_file():
@@ -110,14 +103,7 @@ def tuner_names() -> tuple[str, ...]:
 
 @functools.cache
 def tuner(name: str) -> PeftTuner | None:
-    """Find an adapter of the installed PEFT, to check a config's options and to forecast what it needs.
-
-    Args:
-        name: its type, such as `IA3`.
-
-    Returns:
-        The adapter; None if PEFT is not installed or does not have it.
-    """
+    """Find an adapter of the installed PEFT by its type, such as `IA3`; None if there is none."""
     folder = _folder()
     files = sorted(folder.glob("tuners/*/__init__.py")) if folder is not None else []
     for file in sorted(files, key=lambda one: one.parent.name.upper() != name):  # most are in a folder of their name
@@ -128,10 +114,7 @@ def tuner(name: str) -> PeftTuner | None:
 
 
 def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
-    """Whether an adapter can be trained over quantized layers. Vectors before each example do not touch the layers.
-
-    PEFT would refuse it only after the model is loaded.
-    """
+    """Whether an adapter can be trained over quantized layers. Vectors before each example do not touch the layers."""
     if quantizer.unpacks:
         return True
     if quantizer.adapters:
@@ -140,7 +123,7 @@ def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
 
 
 def check_options(found: PeftTuner, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Check the names and types of options against PEFT's config class, which would fail after the model is loaded.
+    """Check the names and types of options against PEFT's config class.
 
     Yields:
         The name of each option that does not fit, or that is missing and has no default, and a sentence about it.
@@ -184,7 +167,6 @@ def _parsed(file: Path) -> ast.Module:
 
 
 def _registered(file: Path) -> dict[str, str]:
-    """The names in a package's call of `register_peft_method`: its `name`, `config_cls` and `model_cls`."""
     if not file.is_file() or "register_peft_method" not in file.read_text(encoding="utf-8"):
         return {}
     for node in ast.walk(_parsed(file)):
@@ -199,7 +181,6 @@ def _name(node: ast.expr) -> str:
 
 @functools.cache
 def _classes() -> Mapping[str, tuple[ast.ClassDef, Path]]:
-    """The config classes of PEFT and the enumerations beside them, by name."""
     folder = _folder()
     files: Iterable[Path] = (
         ()
@@ -210,7 +191,6 @@ def _classes() -> Mapping[str, tuple[ast.ClassDef, Path]]:
 
 
 def _backends(package: Path) -> frozenset[str]:
-    """Names of the files of an adapter's package, and `EVERY_BACKEND` where one of them uses it."""
     files = list(package.glob("*.py"))
     every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
     return frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set()))
@@ -226,7 +206,6 @@ def _ancestry(name: str) -> list[ast.ClassDef]:
 
 
 def _options(node: ast.ClassDef) -> Iterator[PeftOption]:
-    """The fields of a dataclass that its constructor takes."""
     for line in node.body:
         if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
             continue
@@ -246,7 +225,6 @@ def _options(node: ast.ClassDef) -> Iterator[PeftOption]:
 
 
 def _type(node: ast.expr) -> object:
-    """The type that an annotation means."""
     match node:
         case ast.Constant(None):
             return None
@@ -260,7 +238,6 @@ def _type(node: ast.expr) -> object:
 
 
 def _named_type(name: str) -> object:
-    """Plain data, or the values of an enumeration."""
     if name in PLAIN:
         return PLAIN[name]
     members = _members(_classes()[name][0])
@@ -290,7 +267,6 @@ def _generic(outer: str, inner: ast.expr) -> object:
 
 
 def _union(parts: Iterable[ast.expr]) -> object:
-    """A union, without the members that a config cannot hold."""
     found = []
     for part in parts:
         try:

@@ -1,5 +1,3 @@
-"""Presets of configs, from `presets.toml`."""
-
 from __future__ import annotations
 
 import functools
@@ -25,7 +23,7 @@ class Preset:
 
 @functools.cache
 def presets() -> tuple[Preset, ...]:
-    """All presets, the simplest first, as a form offers them."""
+    """All presets, the simplest first."""
     data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
     return tuple(
         Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
@@ -33,7 +31,7 @@ def presets() -> tuple[Preset, ...]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The values that a preset sets, by key, for `RunConfig.load`.
+    """The values that a preset sets, by key.
 
     Raises:
         KeyError: there is no such preset; the message has the names of all.

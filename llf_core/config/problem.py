@@ -1,5 +1,3 @@
-"""Problems of a config: message, severity and suggested fixes."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -23,19 +21,18 @@ class Fix:
 
     Attributes:
         label: a verb with its object, e.g. "Hold out 5 %".
-        changes: the keys it sets; None takes a key out.
+        changes: values by key; None removes a key.
     """
 
     label: str
     changes: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Store an immutable copy of the changes, and redact and shorten the label for display."""
         object.__setattr__(self, "label", brief(redact(self.label)))
         object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
 
     def shown_changes(self) -> dict[str, Any]:
-        """A copy of the changes without secrets in keys and values, as a terminal and `--json` show them."""
+        """A copy of the changes without secrets in keys and values."""
         shown: dict[str, Any] = _without_secrets(dict(self.changes))
         return shown
 
@@ -50,7 +47,7 @@ class Problem:
             text that no key may hold, of an override that cannot be read, and of the whole file.
         message: one or two sentences: what is wrong, with which value, what was expected.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
-        line: the line of the file, counted from 1, where it is known; else None.
+        line: counted from 1; None if unknown.
         keys: all keys that take part, `key` first; empty if they are unknown.
     """
 
@@ -64,11 +61,10 @@ class Problem:
     keys: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Redact and escape the message, which is displayed, logged and stored."""
         object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
-        """Convert its attributes but `keys` to JSON data, without secrets, for `llf validate --json` and the form.
+        """Convert its attributes but `keys` to JSON data, without secrets.
 
         A number that is not finite stays one. A `value` that is a list or a mapping becomes text.
         """
@@ -95,17 +91,12 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _json_value(value: object) -> float | str | None:
-    """A value as JSON, without secrets."""
     value = _without_secrets(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
 class ConfigError(UserError, ValueError):
-    """Error of an invalid config; as text, one line per problem.
-
-    Attributes:
-        problems: all that stands against it, errors first.
-    """
+    """Error of an invalid config, with all `problems`, errors first; as text, one line per problem."""
 
     exit_code = BAD_CONFIG
 

@@ -1,8 +1,4 @@
-"""The quantizers: what each needs, which bits it has, and how many bytes a weight then takes.
-
-Rules, the reasons in a form, the forecast of memory, the loader and `docs/methods.md` read this table. Names are those
-of LLaMA-Factory's `quantization_method`.
-"""
+"""The quantizers, by LLaMA-Factory's `quantization_method`."""
 
 from __future__ import annotations
 
@@ -26,19 +22,18 @@ class Quantizer:
 
     Attributes:
         name: value of `quantization_method`.
-        paper: where it was published, `arXiv …`; may be empty.
+        paper: `arXiv …`; may be empty.
         modules: packages that it imports, as Python calls them; by the name that pip calls them.
         packed: bytes of a weight without `scales`, by `quantization_bit`; empty if LLF only loads stored weights.
         scales: values of the unquantized dtype for each weight, by bits: scales and zero points of a group.
         types: values of `quantization_type` that it has beside its usual one, each with the bits that it is for.
-        adapters: PEFT's types of the adapters that can be trained over it, where PEFT does not know it. Empty: those
-            that PEFT's source says, see `llf_core.config.peft_tuners.supports`.
+        adapters: PEFT's types of the adapters that can be trained over it, where PEFT's source does not say so
+            (`llf_core.config.peft_tuners.supports`).
         stored: values of `quant_method` in the `config.json` of models whose weights it has stored.
         unpacks: whether a model that is stored so gets ordinary weights when it is loaded.
-        slowdown: how many times as long a step takes, by bits, since weights are unquantized for each product; empty
-            where it was not measured. Rough. Those of bitsandbytes are of whole steps (`benchmarks.estimate_times`);
-            the others were measured once on a CPU, as forward and backward pass of 256 tokens through a frozen layer
-            of 1024 x 2816 in float32.
+        slowdown: rough factor on the time of a step, by bits; empty where it was not measured. Those of bitsandbytes
+            are of whole steps (`benchmarks.estimate_times`); the others were measured once on a CPU, as forward and
+            backward pass of 256 tokens through a frozen layer of 1024 x 2816 in float32.
     """
 
     name: str
@@ -57,7 +52,7 @@ class Quantizer:
 
     @property
     def bits(self) -> tuple[int, ...]:
-        """Values of `quantization_bit` that it has, ascending; rules refuse others. Empty if it is for stored ones."""
+        """Values of `quantization_bit` that it has, ascending; empty if it only loads stored weights."""
         return tuple(sorted(self.packed))
 
     @property
@@ -66,30 +61,26 @@ class Quantizer:
         return 4 if 4 in self.packed else max(self.packed, default=None)  # noqa: PLR2004 - bits
 
     def bytes_per_weight(self, bits: int, width: int) -> float:
-        """Bytes of a quantized weight with its share of the scales: `packed + scales * width`, for the memory forecast.
+        """Bytes of a quantized weight with its share of the scales: `packed + scales * width`.
+
+        From the storage formats of the libraries; of bitsandbytes in 4 bits, double quantization (arXiv 2305.14314,
+        section 3).
 
         Args:
             width: bytes of an unquantized weight, which scales have too.
-
-        Source:
-            The storage formats of the libraries; of bitsandbytes in 4 bits, double quantization (arXiv 2305.14314,
-            section 3).
         """
         return self.packed[bits] + self.scales.get(bits, 0.0) * width
 
     def run_name(self, bits: int) -> str:
-        """How past runs are told apart: `4-bit`, or `3-bit hqq` if not by bitsandbytes."""
+        """Its part in the keys of past runs: `4-bit`, or `3-bit hqq` if not by bitsandbytes."""
         return f"{bits}-bit" if self.name == "bnb" else f"{bits}-bit {self.name}"
 
     def missing_packages(self) -> list[str]:
-        """Packages that cannot be imported, as pip calls them, for a rule to report before a model is loaded.
-
-        The package around a module (`optimum` of `optimum.quanto`) is imported, the module itself is only looked for.
-        """
+        """Packages that cannot be imported, as pip calls them."""
         return [name for name, module in self.modules.items() if not _is_installed(module)]
 
     def install_command(self) -> str:
-        """The command that installs the missing packages, for messages; empty if there are none."""
+        """The command that installs the missing packages; empty if there are none."""
         missing = self.missing_packages()
         return f"pip install {' '.join(missing)}" if missing else ""
 
@@ -199,35 +190,28 @@ QUANTIZERS: Mapping[str, Quantizer] = MappingProxyType(
         )
     }
 )
-"""All quantizers by their names: those that quantize while a model is loaded, then those of stored models."""
+"""Those that quantize while a model is loaded, then those of stored models."""
 FORMATS = ("nf4", "fp4", "float8")
 """Values of `quantization_type`."""
 
 
 def stored_quantizer(method: object) -> Quantizer | None:
-    """Find the quantizer of a model's files, whose packages and limits are checked before they are loaded.
-
-    Args:
-        method: `quant_method` of the `quantization_config` in its `config.json`.
-
-    Returns:
-        The quantizer; None if it is not one of the table.
-    """
+    """Find the quantizer by `quant_method` of the `quantization_config` in a model's `config.json`."""
     return next((one for one in QUANTIZERS.values() if method in one.stored), None)
 
 
 def on_the_fly() -> Iterator[Quantizer]:
-    """The quantizers that quantize an ordinary model while it is loaded: those that a fix can suggest."""
+    """The quantizers that quantize an ordinary model while it is loaded."""
     return (one for one in QUANTIZERS.values() if one.bits)
 
 
 def has_cuda() -> bool:
-    """Whether this machine has the driver of an NVIDIA GPU. Rules ask after each key press, so torch is not loaded."""
+    """Whether this machine has the driver of an NVIDIA GPU, without loading torch."""
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module is there; the packages around it are imported for it, and one that fails counts as missing."""
+    """Whether a module is there; the packages around it are imported, and one that fails counts as missing."""
     try:
         return find_spec(module) is not None
     except ImportError:

@@ -34,7 +34,7 @@ class RequestedConfig:
         base: the folder that relative paths start from.
         file: whether the values come from a file in `base`.
         repeated: keys that stand more than once.
-        overridden: keys of the overrides, which count more than what other keys of the source say of them.
+        overridden: keys of the overrides, which take precedence.
         spelled_out: keys that another key or its file stands for, such as `strategy` for `deepspeed`.
     """
 
@@ -87,24 +87,18 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def dump_yaml(values: Mapping[str, object]) -> str:
-    """Write a flat mapping as YAML, one key per line, in its order: a run stores its config so.
-
-    `yaml_value` and other YAML readers, of version 1.1 too, read the same values, tuples as lists.
-    """
+    """Write a flat mapping as YAML, one key per line, in its order; tuples read back as lists, in YAML 1.1 too."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RequestedConfig:
-    """Read a config of any form, without raising on invalid content.
-
-    Content that cannot be read becomes a problem, so that it is reported together with all others.
+    """Read a config of any form, without raising on invalid content, which becomes a problem.
 
     Args:
         source: a mapping; a path to a YAML or JSON file; YAML or JSON text. A string is text if it is blank, begins
             with a brace, or has a line break or a colon before a space; else it is a path.
         overrides: `key=value`, the value as YAML; they take precedence over the source. A single text is one of them.
-        base: folder that relative paths start from, in which a `~` at the beginning stands for the user's home.
-            Default: the file's folder, or the working directory.
+        base: folder that relative paths start from. Default: the file's folder, or the working directory.
     """
     base = expanded(base).absolute() if base else None
     if isinstance(source, Mapping):
@@ -136,7 +130,6 @@ def _unusual(value: object) -> str:
 
 
 def _not_plain(value: object) -> str:
-    """Reason why a value of limited depth is refused for every key; empty if it is not."""
     if isinstance(value, str):
         if "\0" in value:
             return "contains the character U+0000. Expected text."
@@ -189,7 +182,6 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConf
 
 
 def _is_json(text: str, requested: RequestedConfig) -> bool:
-    """Read text as JSON; False if it is not JSON, such as YAML in braces."""
     try:
         _take_json(text, requested)
     except NotPlainError:

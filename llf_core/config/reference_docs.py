@@ -26,7 +26,7 @@ Relative paths are relative to the folder of the file. `null` leaves a key unset
 
 
 def reference() -> str:
-    """Write the reference of all keys as Markdown, from the same specifications as the form."""
+    """Write the reference of all keys as Markdown."""
     parts = [START]
     for name, section in SECTIONS.items():
         own = [spec for spec in fields() if spec.section == name and spec.plugin is None]
@@ -83,7 +83,7 @@ def _value(value: object) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the reference to the file that is the only argument, `docs/config.md` unless given."""
+    """Write the reference to the file that is the only argument, by default `docs/config.md`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=Path("docs/config.md"), help="file to write")
     parser.parse_args(argv).file.write_text(reference(), encoding="utf-8")

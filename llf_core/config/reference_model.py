@@ -1,5 +1,3 @@
-"""The reference model of a config."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -12,15 +10,12 @@ REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 
 
 def names_reference(config: ConfigValues) -> bool:
-    """Whether a config names another reference model than the initial one, which has to be loaded then.
-
-    It is another one by its name, its adapters or its quantization.
-    """
+    """Whether a config names another reference model than the initial one."""
     return any(config.get(key) is not None for key in REFERENCE)
 
 
 def named_reference(config: ConfigValues) -> str | None:
-    """`ref_model` if it names a model that is loaded beside the trained one; else None. For the memory forecast."""
+    """`ref_model` if it names a model that is loaded beside the trained one; else None."""
     return "ref_model" if config.get("ref_model") else None
 
 

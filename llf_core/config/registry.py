@@ -1,5 +1,3 @@
-"""Registry of plug-ins, loaded from entry points."""
-
 from __future__ import annotations
 
 import functools
@@ -39,7 +37,7 @@ DECLARATION_TYPES: tuple[type[Declaration], ...] = (
 )
 """Declaration class of each kind; the entry point group of a kind is `llf.` and its plural."""
 GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})
-"""The group of entry points of each kind."""
+"""Entry point group of each kind."""
 PREFIX = "llf."
 D = TypeVar("D", bound=Declaration)
 
@@ -59,36 +57,27 @@ class Broken:
 
 
 def declared(kind: type[D]) -> Mapping[str, D]:
-    """The declarations of a kind by name, ours and those of other installed packages.
-
-    Read once per process: the entry points of all packages are searched.
-
-    Args:
-        kind: one of `DECLARATION_TYPES`.
-    """
+    """The declarations of a kind (one of `DECLARATION_TYPES`) by name, ours and those of other installed packages."""
     return _loaded(kind.kind)[0]  # type: ignore[return-value]  # `_loaded` keeps what is of `kind`
 
 
 def all_declared() -> Mapping[str, Declaration]:
-    """Every declaration by `kind.name`, for what holds for all kinds, such as options and rules."""
+    """Every declaration by `kind.name`."""
     return {f"{kind.kind}.{name}": one for kind in DECLARATION_TYPES for name, one in declared(kind).items()}
 
 
 def method_of(config: ConfigValues) -> MethodDeclaration:
-    """The method that a config selects, whose traits rules and forecasts ask for."""
+    """The method that a config selects."""
     return declared(MethodDeclaration)[config.method.finetuning_type]
 
 
 def stage_of(config: ConfigValues) -> StageDeclaration:
-    """The stage that a config selects, whose traits rules and forecasts ask for."""
+    """The stage that a config selects."""
     return declared(StageDeclaration)[config.stage.stage]
 
 
 def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
-    """The optimizer that a config selects: the first whose switch is on, else that of `optim`.
-
-    Rules and forecasts ask for its traits.
-    """
+    """The optimizer that a config selects: the first whose switch is on, else that of `optim`."""
     optimizers = declared(OptimizerDeclaration)
     switched = (one for one in optimizers.values() if one.is_switched_on(config))
     return next(switched, optimizers[config.optimizer.optim])
@@ -104,20 +93,17 @@ def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
 
 
 def quantizer_of(config: ConfigValues) -> Quantizer:
-    """The quantizer that a config names, whose traits rules and forecasts ask for, whether or not it quantizes."""
+    """The quantizer that a config names, whether or not it quantizes."""
     return QUANTIZERS[config.model.quantization_method]
 
 
 def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:
-    """Packages that the selected optimizer and its base import, as pip calls them.
-
-    A check tells which are missing, before a run starts.
-    """
+    """Packages that the selected optimizer and its base import, as pip calls them."""
     return tuple(dict.fromkeys((*optimizer_of(config).packages, *base_optimizer_of(config).packages)))
 
 
 def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
-    """The modifiers that a config selects, in the order in which they are applied: that of their entry points' names.
+    """The modifiers that a config selects, in the order of their entry points' names, as they are applied.
 
     Raises:
         PluginError: two packages declare the same name.
@@ -126,15 +112,12 @@ def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
 
 
 def broken() -> tuple[Broken, ...]:
-    """The installed plug-ins that cannot be loaded, with the reasons. Every config then has a warning, not an error."""
+    """The installed plug-ins that cannot be loaded, of which every config warns."""
     return tuple(one for kind in DECLARATION_TYPES for one in _loaded(kind.kind)[1])
 
 
 def uncalled() -> tuple[Broken, ...]:
-    """The installed plug-ins of kinds that nothing calls. They would have no effect, so every config is an error.
-
-    They are found by their entry points and not loaded.
-    """
+    """The installed plug-ins of kinds that nothing calls, which are not loaded; every config is an error."""
     found = []
     for group in sorted(_installed().groups):
         if not group.startswith(PREFIX) or group in GROUPS.values():

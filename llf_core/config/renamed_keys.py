@@ -1,5 +1,3 @@
-"""Which of the names of a key counts: older and second names, such as `warmup_ratio` for `warmup_steps`."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ SWITCHES: dict[str, object] = {
     "use_liger_kernel": True,
     "neat_packing": True,  # ours never leaks
 }
-"""Aliases that are flags, and the value of the other key that each means where it is true."""
+"""Aliases that are flags, and the value of the other key where they are true."""
 
 
 CONFIGS = (
@@ -30,11 +28,9 @@ CONFIGS = (
 
 
 def without_renamed(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, Any]:
-    """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
+    """Leave out the keys that changes set by another name, so that the changes count.
 
-    Args:
-        changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
-            config has the value that the flag stands for.
+    A flag that is off, such as `adafactor: false`, sets its key only where the config has the value that it stands for.
     """
     left, translated = _without_optimizer(values, changes), known().translated
     for old, new in translated.items():
@@ -50,8 +46,7 @@ def without_renamed(values: Mapping[str, object], changes: Mapping[str, object])
 def _without_optimizer(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """Leave out the keys that a name of transformers among the changes replaces, such as `optim: galore_adamw`.
 
-    The name selects the whole optimizer, so `use_apollo` of the values no longer counts; `optim_args` are all of its
-    options.
+    The name selects the whole optimizer, so `use_apollo` of the values no longer counts; `optim_args` are all options.
     """
     name = changes.get("optim")
     if not isinstance(name, str) or name not in known().optimizers:
@@ -65,11 +60,7 @@ def _without_optimizer(values: Mapping[str, object], changes: Mapping[str, objec
 
 
 def is_off(old: str, given: object) -> bool:
-    """Whether an alias has a value that sets nothing, such as `adafactor: false`.
-
-    Args:
-        old: the alias, one of `known().translated`.
-    """
+    """Whether an alias, one of `known().translated`, has a value that sets nothing, such as `adafactor: false`."""
     if old in SWITCHES:
         return given is None or flag(given) is False
     if old in CONFIGS:

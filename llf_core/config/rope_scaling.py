@@ -22,13 +22,13 @@ LONGEST = "max_position_embeddings"
 UNSCALED = ("default", "mrope")
 """Values of `rope_type` without scaling; Qwen2-VL's `mrope` is `default` with axes of pictures."""
 KINDS_WITH_ORIGINAL = ("yarn", "llama3")
-"""Kinds whose parameters name the original length. Of `dynamic` transformers reads `max_position_embeddings` itself."""
+"""Kinds whose parameters name the original length; `dynamic` reads `max_position_embeddings` itself."""
 MOST = 2**53
-"""Larger lengths and factors in a `config.json` are no model's, and count as absent."""
+"""Maximum length or factor; larger ones in a `config.json` count as absent."""
 LOW_FREQUENCY, HIGH_FREQUENCY = 1.0, 4.0
 """Llama 3's factors: wavelengths above the original length by the first are scaled, below it by the second are not."""
 NOT_SCALED = ("sliding_attention",)
-"""Kinds of layers with rotary parameters of their own that stay as they are: their window is shorter than any text."""
+"""Layers with rotary parameters of their own whose window is shorter than any text."""
 SCALED = ("full_attention",)
 
 
@@ -41,7 +41,6 @@ class RopeScaling:
     """How the rotary embeddings of a model are scaled.
 
     Attributes:
-        kind: `linear`, `dynamic`, `yarn` or `llama3`.
         factor: the length after scaling by the length before, including a scaling that the model had.
         original: tokens that the model could read before any scaling.
         longest: tokens that it can read with the scaling.
@@ -54,21 +53,11 @@ class RopeScaling:
 
     @property
     def position_embeddings(self) -> int:
-        """The model's `max_position_embeddings` in tokens: the scaled length; of `dynamic` the original.
-
-        The formula of `dynamic` computes the scaling from the original length.
-
-        Source:
-            transformers' `_compute_dynamic_ntk_parameters`.
-        """
+        """The model's `max_position_embeddings` in tokens: the scaled length; transformers scales `dynamic` itself."""
         return self.original if self.kind == "dynamic" else self.longest
 
     def parameters(self, before: Mapping[str, object]) -> dict[str, object]:
-        """The model's `rope_parameters` with the scaling, from which transformers builds the embeddings.
-
-        Args:
-            before: the parameters without it: `rope_theta`, the rotated share, axes of pictures.
-        """
+        """The model's `rope_parameters` with the scaling, from those without it."""
         kept = {key: value for key, value in before.items() if key not in {"type", "attention_factor"}}
         scaled: dict[str, object] = {"rope_type": self.kind, "factor": self.factor}
         if self.kind in KINDS_WITH_ORIGINAL:
@@ -80,8 +69,6 @@ class RopeScaling:
 
 def tables_to_scale(parameters: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """The tables of rotary parameters that a scaling changes, by the kind of layer; by "" if all layers share one.
-
-    Layers with a sliding window keep theirs: their window is shorter than any text.
 
     Args:
         parameters: `rope_parameters` or `rope_scaling` of a model's config.
@@ -103,22 +90,18 @@ def tables_to_scale(parameters: Mapping[str, object]) -> dict[str, Mapping[str, 
 
 
 def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: int) -> RopeScaling | None:
-    """Choose the smallest integer factor by which a model can read texts of a length, since it changes short texts too.
+    """Choose the smallest integer factor for texts of `tokens`; None if the model reads them without scaling.
+
+    linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071, section 3; dynamic and llama3: `modeling_rope_utils`
+    of transformers. The choice of the factor is LLaMA-Factory's.
 
     Args:
-        kind: `linear`, `dynamic`, `yarn` or `llama3`.
+        kind: one of `KINDS`.
         table: rotary parameters of the model, one of `tables_to_scale`.
         longest: the model's `max_position_embeddings` in tokens, at least 1.
 
-    Returns:
-        The scaling; None if the model reads such texts without it.
-
     Raises:
         RopeScalingError: the model does not read such texts, and is scaled in another way already.
-
-    Source:
-        linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071, section 3; dynamic and llama3:
-        `modeling_rope_utils` of transformers. The choice of the factor is LLaMA-Factory's.
     """
     before = str(table.get("rope_type") or table.get("type") or "default")
     had, original = _number(table.get("factor"), 1.0), int(_number(table.get(ORIGINAL), longest))
@@ -142,20 +125,12 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
 
 
 def longest_text(config: RunConfig) -> int:
-    """Tokens of the longest text that a run reads: `cutoff_len`, and a completion where the stage samples them.
-
-    The scaling has to reach it.
-    """
+    """Tokens of the longest text that a run reads: `cutoff_len`, and a completion where the stage samples them."""
     return config.data.cutoff_len + stage_of(config).completion_tokens(config, 0)
 
 
 def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> str:
-    """Say what a `rope_scaling` means for the result of a run; empty if there is nothing to know.
-
-    Args:
-        scaling: of its rotary embeddings; None if it needs none.
-        config: of the run, which sets `rope_scaling`.
-    """
+    """Say what a `rope_scaling` means for the result of a run; empty if there is nothing to know."""
     if scaling is None:
         return (
             f"{name} reads {longest_text(config):,} tokens without scaling, so {KEY}: {config.model.rope_scaling} has "
@@ -177,12 +152,11 @@ def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> s
 
 
 def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Compare `rope_scaling` with a model's `config.json`, as far as that tells, before the model is loaded.
+    """Compare `rope_scaling` with a model's `config.json`, as far as that has the length.
 
     Returns:
         An error if the model cannot be scaled so; a note if it needs no scaling, if its adapter will need it, or if the
-        scaling follows the longest example of a micro-batch. Nothing if `rope_scaling` is not set or the file does not
-        tell the length.
+        scaling follows the longest example of a micro-batch.
     """
     text = settings.get("text_config")
     settings = text if isinstance(text, dict) and text else settings

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 def no_effect(options: type[Section], key: str, needed: str, when: Callable[[ConfigValues], bool]) -> Rule:
     """Create the note that an option is set and not read, since another option is not set for it.
 
-    Without the note, nothing would tell that the value changes nothing.
-
     Args:
         options: the section or the plug-in's options that have the key.
         needed: the setting with which it is read, such as `pref_loss: simpo`; begins with a key.
@@ -39,10 +37,8 @@ class Rule:
     """An impossible or risky combination of values.
 
     Attributes:
-        fields: the keys that take part; the first is where the message stands.
-        reason: one or two sentences, or a function that makes them from the config.
-        fix: buttons that mend it, or a function that makes them from the config.
-        severity: `error`, `warning` or `note`.
+        fields: the keys that take part; the message stands beside the first.
+        reason: one or two sentences.
     """
 
     fields: tuple[str, ...]
@@ -52,7 +48,7 @@ class Rule:
     severity: Severity = "error"
 
     def check(self, config: ConfigValues) -> Problem | None:
-        """Check a config, and return the problem, or None. Form, command line and trainer use the same rules."""
+        """Check a config, and return the problem, or None."""
         if not self.when(config):
             return None
         key = self.fields[0]

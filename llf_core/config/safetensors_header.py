@@ -19,8 +19,7 @@ _LARGEST_HEADER = 100_000_000
 def read_shapes(folder: Path) -> Shapes:
     """Shape of each weight in the safetensors files of a folder, by its name; empty without such files.
 
-    Only the headers are read, so forecasts and checks of module names need not read gigabytes. A file whose header is
-    damaged or too large is skipped, and a weight without a shape.
+    Reads only headers. A file whose header is damaged or too large is skipped, and a weight without a shape.
     """
     found: Shapes = {}
     for file in weight_files(folder):
@@ -30,11 +29,7 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def read_dtypes(folder: Path) -> set[str]:
-    """Dtypes of the weights in the safetensors files of a folder, such as `BF16`; empty without such files.
-
-    Trained weights are loaded in the precision in which they are stored, which determines their memory. A file whose
-    header is damaged or too large is skipped.
-    """
+    """Dtypes of the weights in the safetensors files of a folder, such as `BF16`; unreadable headers are skipped."""
     entries = (entry for file in weight_files(folder) for entry in _header(file)[0].values())
     return {str(entry["dtype"]) for entry in entries if isinstance(entry, dict) and "dtype" in entry}
 
@@ -42,8 +37,7 @@ def read_dtypes(folder: Path) -> set[str]:
 def read_bytes(folder: Path) -> int:
     """Bytes of all weights in the safetensors files of a folder as they are stored; 0 without such files.
 
-    Packed weights take as many bytes in memory as in their files. A file whose header is damaged or too large is
-    skipped, and a weight that is not whole in its file, as after a download that was interrupted.
+    Unreadable headers are skipped, and weights that are not whole in their file, as after an interrupted download.
     """
     total = 0
     for file in weight_files(folder):
@@ -54,7 +48,6 @@ def read_bytes(folder: Path) -> int:
 
 
 def _is_span(offsets: list[object], size: int) -> bool:
-    """Whether offsets are begin and end of a weight among `size` bytes."""
     match offsets:
         case [int(begin), int(end)]:
             return 0 <= begin <= end <= size
@@ -62,10 +55,7 @@ def _is_span(offsets: list[object], size: int) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of a folder, sorted by name. Pipes, folders and broken links are skipped.
-
-    Reading a pipe would wait forever.
-    """
+    """Safetensors files of a folder, sorted by name; no pipes, whose reader would wait, and no broken links."""
     return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 
 
@@ -87,7 +77,6 @@ def _header(file: Path) -> tuple[dict[str, object], int]:
 
 
 def _shape(entry: object) -> tuple[int, ...] | None:
-    """The shape in an entry of the header; None if it is invalid."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
         return None

@@ -1,5 +1,3 @@
-"""The JSON Schema of a config, for editors and other tools."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -15,14 +13,11 @@ TYPES = {
     "names": ["string", "array"],
     "object": ["object", "string"],
 }
-"""Types of a value in a file: an object may be written as JSON text, and names and prompts as a list."""
+"""JSON types of a value in a file: an object may be JSON text, names and prompts a list."""
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a flat config file, with which editors complete and check keys.
-
-    Older and second names of keys are not in it, nor keys that are not needed, which `validate` accepts with a note.
-    """
+    """JSON Schema (draft 2020-12) of a flat config file, without other names of keys and keys that are not needed."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "LLF run",

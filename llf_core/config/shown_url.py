@@ -1,5 +1,3 @@
-"""Addresses as others may see them."""
-
 from __future__ import annotations
 
 import re
@@ -10,13 +8,9 @@ USER = re.compile(r"^(//)?[^/?#@]*:[^/@]*@")
 
 
 def without_secrets(address: str) -> str:
-    """Remove user name, password, query and fragment from a URL before a message repeats it: any of them may be secret.
+    """Remove user name, password, query and fragment from a URL: any of them may be secret.
 
-    Args:
-        address: a URL, or a name or path, which stays as it is unless it begins with a user name and password.
-
-    Returns:
-        The rest of the URL, or `a URL` if it cannot be parsed or its port is no number.
+    A name or path stays as it is unless it begins with a user name and password. `a URL` if it cannot be parsed.
     """
     if "://" not in address:
         return USER.sub("", address)

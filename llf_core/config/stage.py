@@ -1,5 +1,3 @@
-"""Training objective; each stage's own options come with its declaration."""
-
 from __future__ import annotations
 
 from typing import Literal

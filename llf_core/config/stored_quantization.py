@@ -1,5 +1,3 @@
-"""Models whose files hold quantized weights: how they are loaded, and what cannot be trained of them."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -18,39 +16,24 @@ if TYPE_CHECKING:
 
 KEY = "quantization_config"
 OTHER_PACKED = frozenset({"auto-round", "bitnet", "higgs", "quark", "spqr", "vptq"})
-"""More values of `quant_method` whose weights stay packed integers in memory; transformers unpacks some others."""
+"""More values of `quant_method` whose weights stay packed integers in memory."""
 NOT_LOADED = frozenset({"hqq"})
 """Quantizers whose stored weights transformers 5 does not load."""
 MODEL, BITS, METHOD = "model_name_or_path", "quantization_bit", "finetuning_type"
 
 
 def is_quantized(settings: Mapping[str, object]) -> bool:
-    """Whether a model's files hold quantized weights, whose shapes in the headers are those of packed integers.
-
-    Args:
-        settings: the model's `config.json`.
-    """
+    """Whether a model's files hold quantized weights, by its `config.json`."""
     return bool(settings.get(KEY))
 
 
 def quantizer_of_files(settings: Mapping[str, object]) -> Quantizer | None:
-    """Find the quantizer of a model's files, whose limits are then those of the run, whatever the config says.
-
-    Args:
-        settings: the model's `config.json`.
-
-    Returns:
-        The quantizer; None if the files are not quantized, or by one that the table does not have.
-    """
+    """Find the quantizer of a model's files, by its `config.json`; None if there is none, or it is not in the table."""
     return stored_quantizer(_kind(settings))
 
 
 def stays_packed(settings: Mapping[str, object]) -> bool:
-    """Whether the weights of a model's files stay packed in memory, so that they cannot be trained.
-
-    Args:
-        settings: the model's `config.json`.
-    """
+    """Whether the weights of a model's files stay packed in memory, so that they cannot be trained."""
     found = quantizer_of_files(settings)
     if found is not None:
         return not found.unpacks
@@ -58,18 +41,14 @@ def stays_packed(settings: Mapping[str, object]) -> bool:
 
 
 def check_stored_quantization(config: ConfigValues, settings: Mapping[str, object]) -> Problem | None:
-    """Check a config against the quantization of a model's files, before memory is taken.
+    """Check a config against the quantization of a model's files, by its `config.json`.
 
-    A missing package, or a method that trains packed integers, would end with a library's error while or after the
-    model is loaded, and transformers keeps the quantization of the files whatever `quantization_bit` says.
-
-    Args:
-        settings: the model's `config.json`.
+    transformers keeps the quantization of the files whatever `quantization_bit` says.
 
     Returns:
         An error if the files cannot be loaded here, the method cannot train beside them, or they cannot be quantized
         again as `quantization_bit` asks; else a note that names their quantizer, or says that `quantization_bit` has no
-        effect. None if they are not quantized, or by a quantizer that neither `QUANTIZERS` nor `OTHER_PACKED` has.
+        effect.
     """
     found = quantizer_of_files(settings)
     stored = settings.get(KEY)
@@ -112,7 +91,6 @@ def _not_loadable(found: Quantizer, name: str, config: ConfigValues) -> str:
 def _not_trainable(
     config: ConfigValues, settings: Mapping[str, object], found: Quantizer | None, name: str
 ) -> Problem | None:
-    """An error if the method would train packed weights, or PEFT has no such adapter for them."""
     method, keys = method_of(config), (METHOD, MODEL)
     if not stays_packed(settings):
         return None
@@ -135,7 +113,6 @@ def _not_trainable(
 
 
 def _second_quantization(config: ConfigValues, found: Quantizer | None, name: str) -> Problem | None:
-    """What is wrong with `quantization_bit` for files that are quantized; None if it is not set."""
     bits = config.model.quantization_bit
     if bits is None:
         return None
@@ -154,7 +131,6 @@ def _second_quantization(config: ConfigValues, found: Quantizer | None, name: st
 
 
 def _kind(settings: Mapping[str, object]) -> str:
-    """`quant_method` of the files; empty if there is none, or if it is no text."""
     stored = settings.get(KEY)
     kind = stored.get("quant_method") if isinstance(stored, dict) else None
     return kind if isinstance(kind, str) else ""

@@ -1,5 +1,3 @@
-"""Shapes of a model's weights, from file headers alone."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -16,17 +14,7 @@ _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # Smol
 
 
 def weight_shapes(name: str) -> Shapes | None:
-    """Read the shape of every weight of a model from the headers of its files, without loading a weight.
-
-    Forecasts and checks then need neither the memory nor the time that loading takes.
-
-    Args:
-        name: name of the embedded model, or a folder with safetensors files.
-
-    Returns:
-        Shapes by name, see `loaded_shapes`; None if they are not known without querying a hub or reading a whole
-        file.
-    """
+    """Shape of every weight of the embedded model or a folder, see `loaded_shapes`; None if headers do not say."""
     if name == EMBEDDED:
         return _embedded()
     return loaded_shapes(read_shapes(expanded(name))) or None

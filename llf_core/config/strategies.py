@@ -1,5 +1,3 @@
-"""How several processes share a run: what each strategy saves and costs. Config, forms and views read this table."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,12 +10,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """A way to share a run among processes.
+    """A way in which several processes share a run.
 
     Attributes:
         name: value of `strategy`.
         summary: one sentence: what it saves and what it costs.
-        on_cpu: one more sentence that holds for processes without a GPU; may be empty.
+        on_cpu: one more sentence for processes without a GPU; may be empty.
         shards: whether each process keeps only its share of weights, gradients and optimizer state.
         keeps_gathered: whether a layer that was gathered stays whole until its backward pass.
     """
@@ -31,7 +29,7 @@ class Strategy:
 
     @property
     def line(self) -> str:
-        """Label and summary, for a list that a person chooses from."""
+        """Label and summary."""
         return f"{self.label}: {self.summary}"
 
 
@@ -66,4 +64,4 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         )
     }
 )
-"""The strategies by the values of `strategy`, in the order of a form."""
+"""Strategies by name, in the order of a form."""

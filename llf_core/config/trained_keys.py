@@ -1,5 +1,3 @@
-"""The keys that decide which parameters are trained: those of the model and the method."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ SECTIONS, OWNERS = {"model", "method"}, ("method.", "modifier.")
 
 
 def trained_keys() -> tuple[str, ...]:
-    """Keys that decide what is trained, so that views make their table of layers again only for these."""
+    """Keys that decide which parameters are trained."""
     return tuple(
         spec.key
         for spec in fields()
@@ -23,10 +21,6 @@ def trained_keys() -> tuple[str, ...]:
 
 
 def only_trained_keys(report: Report) -> Report:
-    """Drop the problems of keys that do not decide what is trained: a missing data set, for example.
-
-    The table of trained parameters and evaluations of a model need no more of a config. Unknown keys and problems of
-    the whole file stay.
-    """
+    """Drop the problems of keys that do not decide what is trained; unknown keys and the file's problems stay."""
     others = {spec.key for spec in fields()} - set(trained_keys())
     return report.with_problems(problem for problem in report.problems if problem.key not in others)

@@ -1,5 +1,3 @@
-"""Arguments of the training loop: duration, batch size, precision, evaluation and checkpoints."""
-
 from __future__ import annotations
 
 from typing import Literal
@@ -27,7 +25,7 @@ TRACKERS = (
 )
 
 MOST_PROCESSES = 256
-"""Loading processes; each has the memory of a Python with torch."""
+"""Maximum number of loading processes; each has the memory of a Python with torch."""
 COMPILERS = (
     "inductor",
     "eager",

@@ -1,5 +1,3 @@
-"""Validates a config: from the requested values to a config that a run can start with."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 ConfigT = TypeVar("ConfigT", bound=ConfigValues)
 MAX_UNKNOWN = 50
-"""Maximum number of unknown keys that are reported one by one, each with a suggestion."""
+"""Maximum number of unknown keys that are reported one by one."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class ValidationResult(Generic[ConfigT]):
     """A config and its problems.
 
     Attributes:
-        config: the config; rejected values are replaced by their defaults.
-        problems: all problems, in the order in which they were found.
+        config: with the default in place of each rejected value.
+        problems: in the order in which they were found.
         lines: the line of each key, counted from 1, if known.
         base: the folder that relative paths start from.
     """
@@ -49,15 +47,7 @@ class ValidationResult(Generic[ConfigT]):
 def validate_as(
     source: object, overrides: Sequence[str], base: str | Path | None, config_class: type[ConfigT]
 ) -> ValidationResult[ConfigT]:
-    """Read and validate a config of a given class, without raising on invalid content.
-
-    The class is a parameter, so that this file does not import `RunConfig`, whose methods call it.
-
-    Args:
-        source: a mapping, YAML or JSON text, or a path to a file of them.
-        overrides: `key=value`, the value as YAML.
-        base: folder that relative paths start from. Default: the file's folder, or the working directory.
-    """
+    """Read and validate a config of a given class, without raising on invalid content; see `run_config.validate`."""
     requested = read(source, overrides, base)
     translate(requested)
     problems, values = requested.problems, {}
@@ -89,7 +79,6 @@ def validate_as(
 
 
 def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) -> list[Problem]:
-    """Problems that the rules find, except rules about a key whose value was rejected."""
     found = [
         Problem("violation", "", None, f"The {one.kind} {one.name}: {one.reason}", severity="warning")
         for one in broken()
@@ -140,7 +129,6 @@ def _without_effect(config: ConfigValues, values: dict[str, object], lines: dict
 
 
 def _answers(stage: StageDeclaration) -> str:
-    """How a stage samples completions, as the end of a sentence."""
     if not stage.generation_keys:
         return "which does not sample completions."
     return f"which samples completions with {_stages(stage.generation_keys)}."

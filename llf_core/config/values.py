@@ -1,5 +1,3 @@
-"""Values of a config by section and by key, as rules and declarations read them."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -30,10 +28,6 @@ class ConfigValues:
     """All values of a config, in sections; `llf_core.config.RunConfig` adds how one is read and written.
 
     Attributes:
-        optimizer: optimizer, learning rate and schedule.
-        training: length, batch size, evaluation, checkpoints.
-        chat: which engine chats with the model; training reads none of it.
-        evaluation: which metrics score the answers of an evaluation; training reads none of it.
         plugin_options: options of every plug-in, selected or not, by `kind.name`; `options` reads them.
     """
 
@@ -50,13 +44,11 @@ class ConfigValues:
     plugin_options: Mapping[str, Section]
 
     def get(self, key: str) -> Any:
-        """The value of a key of any section or plug-in, for code that handles keys by name."""
+        """The value of a key of any section or plug-in."""
         return self._by_key[key]
 
     def options(self, options: type[OptionsT]) -> OptionsT:
         """The options of a plug-in, selected or not, with their types.
-
-        Code of a plug-in reads its own options in this way, since sections know only the keys of LLF.
 
         Raises:
             KeyError: no installed plug-in has options of that class.

@@ -1,5 +1,3 @@
-"""Shapes of a model's weights by name, and what can be counted from them."""
-
 from __future__ import annotations
 
 import functools
@@ -12,7 +10,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-"""The part of a weight's name that holds the index of its layer; the names in the files of GPT-2 begin with it."""
+"""The index of a weight's layer in its name."""
 MATRIX = 2
 """Dimensions of the weight of a linear layer."""
 LEFT_OUT = frozenset({"dt_proj", "gate", "router"})
@@ -20,21 +18,16 @@ LEFT_OUT = frozenset({"dt_proj", "gate", "router"})
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of weights, for forecasts of memory and disk.
-
-    Args:
-        weights: shape of each weight, by its name.
-    """
+    """Number of parameters of weights, from their shapes by name."""
     return sum(math.prod(shape) for shape in weights.values())
 
 
 def targeted(
     weights: Mapping[str, tuple[int, ...]], requested: Collection[str], *, experts: bool = True
 ) -> dict[str, tuple[int, ...]]:
-    """Select the linear layers that an adapter is put on, to count its parameters and check its options.
+    """Select the linear layers that an adapter is put on, from the shape of each weight by its name.
 
     Args:
-        weights: shape of each weight of a model, by its name.
         requested: names of modules, or ends of their paths such as `mlp.up_proj`; with `all` among them, every linear
             layer inside numbered layers (`LAYER`) but `LEFT_OUT`.
         experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
@@ -62,11 +55,7 @@ def _ends(requested: Collection[str], suffix: str = "") -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1 << 17)
 def _place(name: str) -> tuple[str, bool, bool]:
-    """Where a weight is; kept, since a forecast of several settings asks for each weight of a model again.
-
-    Returns:
-        Name of its module, whether `all` reaches it by its name, and whether it is a weight of experts.
-    """
+    """Name of a weight's module, whether `all` reaches it by its name, and whether it is of experts; cached."""
     module = name.removesuffix(".weight").rsplit(".", 1)[-1]
     return module, LAYER.search(name) is not None and module not in LEFT_OUT, "experts" in name.split(".")
 
@@ -74,9 +63,7 @@ def _place(name: str) -> tuple[str, bool, bool]:
 def expert_weights(
     weights: Mapping[str, tuple[int, ...]], requested: Collection[str]
 ) -> dict[str, tuple[int, int, int]]:
-    """Select the parameters that hold all experts of a layer and get an adapter, as transformers' models have them.
-
-    Their adapters are counted apart, since each expert has matrices of its own.
+    """Select the parameters that hold all experts of a layer and get an adapter; each expert has matrices of its own.
 
     Args:
         weights: shape of each weight of a model, by its name.

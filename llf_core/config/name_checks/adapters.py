@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.config.weight_shapes import Shapes
 
 TOWERS = ("vision_config", "audio_config")
-"""Keys in the `config.json` of multimodal models, whose towers are not trained but whose weights headers list."""
+"""Parts of the `config.json` of multimodal models: their towers are not trained, but headers list their weights."""
 
 
 def check_adapters(config: RunConfig) -> CheckResult:

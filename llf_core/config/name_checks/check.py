@@ -1,5 +1,3 @@
-"""Checks the names in a config: first on this machine, then on the hub."""
-
 from __future__ import annotations
 
 from dataclasses import replace

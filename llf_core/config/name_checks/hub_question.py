@@ -1,5 +1,3 @@
-"""Names that only a hub can check, and its answers."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

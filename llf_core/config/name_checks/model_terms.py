@@ -1,5 +1,3 @@
-"""Terms of known models: gates of the hub that need a token, and licenses with conditions."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_model_terms(config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Check the terms of the model in the value of a key, as far as the catalog knows them; no hub is queried.
+    """Check the terms of the model in the value of a key, as far as the catalog knows them.
 
     Returns:
         A warning for a gated model that is not cached while there is no token, unless another hub is set; a note for a

@@ -104,6 +104,7 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
 def _by_name(
     name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
 ) -> CheckResult:
+    """Check a name that does not exist on this machine."""
     here = tuple(_local_models(folders))
     hub, stored, known = config.model.hub, cached("model", config.model.cache_dir), known_names.models()
     mirror = mirror_of(hub)

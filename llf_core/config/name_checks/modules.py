@@ -97,6 +97,7 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def _among_all_families(config: RunConfig, spec: FieldSpec, requested: list[str]) -> CheckResult:
+    """Check names for an unknown model: a warning if one misspells a name that other models have."""
     known = {name for family in families() for name in (*family.linear, *family.inside, *family.outside)}
     odd = [name for name in requested if name.rpartition(".")[2] not in known and misspelt(name, known)]
     if not odd:
@@ -124,7 +125,6 @@ def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message
 
 
 def _one_or_several(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """The most similar known name, or the known names that a text with separators consists of."""
     parts = tuple(part for part in re.split(r"[\s;|+]+", name) if part)
     if len(parts) > 1 and set(parts) <= set(known):
         return parts

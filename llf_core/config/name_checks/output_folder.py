@@ -72,6 +72,7 @@ def foreign_entry(target: Path, *, thorough: bool = False) -> str:
 
 
 def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough: bool) -> str:
+    """Reason why an entry is not part of an unchanged result; empty if it is."""
     if entry.is_symlink():
         return f"It contains the link {name}, which LLF did not write."
     if entry.is_dir(follow_symlinks=False):
@@ -164,6 +165,7 @@ def _closed(target: Path) -> str:
 
 
 def _of_home(target: Path, home: Path) -> str:
+    """Reason why a folder of LLF itself may not receive a result; empty for any other folder."""
     resolved, home = real_path(target), real_path(home)
     own = [home / name for name in OWN]
     if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):

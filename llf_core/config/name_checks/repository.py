@@ -1,5 +1,3 @@
-"""Fetches the metadata of a hub repository, with limits on size and time."""
-
 from __future__ import annotations
 
 import json

@@ -37,10 +37,5 @@ def replacement_fixes(config: RunConfig, spec: FieldSpec, name: str, meant: str 
 def question_with_hint(  # noqa: PLR0913, PLR0917 - the parts of a question
     kind: Literal["model", "dataset"], name: str, key: str, value: str, meant: str | None, fixes: tuple[Fix, ...]
 ) -> Question:
-    """Create a question for a hub, with the name that was probably meant as its hint.
-
-    Args:
-        name: hub id, `owner/name`.
-        fixes: offered with the problem if the repository does not exist.
-    """
+    """Create a question for a hub, whose hint is the name that was probably meant."""
     return Question(kind, name, key, value, f" Did you mean {meant!r}?" if meant else "", fixes)

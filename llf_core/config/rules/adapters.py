@@ -21,7 +21,7 @@ def _wants_several(config: ConfigValues) -> bool:
 
 
 def _empty_target(config: ConfigValues) -> str:
-    """The key of the target modules, if it names none; else empty. PEFT would refuse an adapter on no module."""
+    """The key of the target modules if it names none, since PEFT refuses an adapter on no module; else empty."""
     method = method_of(config)
     tuner = None if method.tuner is None else method.tuner(config)
     return tuner.target_key if tuner is not None and tuner.targets == () else ""

@@ -17,23 +17,17 @@ NO_DATA = "there is no evaluation data (`val_size` or `eval_dataset`)"
 
 
 def evaluates(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data: a data set of its own or a validation split.
-
-    Early stopping, the best checkpoint and some schedules need it.
-    """
+    """Whether the config has evaluation data: a data set of its own or a validation split."""
     return bool(c.data.eval_dataset) or c.data.val_size > 0
 
 
 def never_evaluated(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data, but never evaluates during training.
-
-    What depends on evaluations would then never happen.
-    """
+    """Whether the config has evaluation data, but never evaluates during training."""
     return evaluates(c) and c.training.eval_strategy == "no"
 
 
 def no_answers_reason(c: ConfigValues) -> str:
-    """Why a run generates no answers for `metrics` at its evaluations, as rules tell it; empty if it does."""
+    """Why a run generates no answers for `metrics` at its evaluations; empty if it does."""
     stage = stage_of(c)
     if stage.has_reward_head or stage.data_kind not in {"answers", "pairs"}:
         return f"stage {stage.name} has no validation examples with a prompt and an expected answer"
@@ -43,7 +37,7 @@ def no_answers_reason(c: ConfigValues) -> str:
 
 
 def no_accuracy_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot measure the accuracy of tokens, as a rule tells it; empty if they do."""
+    """Why the evaluations of a run cannot measure the accuracy of tokens; empty if they do."""
     stage = stage_of(c)
     if not stage.token_accuracy:
         return f"the loss of stage {stage.name} is not of single tokens"
@@ -51,7 +45,7 @@ def no_accuracy_reason(c: ConfigValues) -> str:
 
 
 def no_sets_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot tell its data sets apart, as a rule tells it; empty if they do."""
+    """Why the evaluations of a run cannot tell its data sets apart; empty if they do."""
     stage = stage_of(c)
     if stage.uses_rewards:
         return f"stage {stage.name} evaluates the completions to the prompts of all data sets together"
@@ -61,7 +55,7 @@ def no_sets_reason(c: ConfigValues) -> str:
 
 
 def weights_frozen(c: ConfigValues) -> bool:
-    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high."""
+    """Whether the base model's weights are frozen."""
     return method_of(c).frozen_base
 
 

@@ -15,51 +15,34 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 TOLERANCE = 1e-6
-"""Difference of the sum of `interleave_probs` from 1, for shares with few digits; chosen by hand."""
+"""Tolerance of the sum of `interleave_probs`, for shares with few digits; chosen by hand."""
 COLUMNS = (
     "prompt", "query", "response", "history", "messages", "system", "tools",
     "images", "videos", "audios", "chosen", "rejected", "kto_tag",
 )  # fmt: skip
-"""What a column of a data set can hold, in LLaMA-Factory's words."""
+"""Roles of columns, in LLaMA-Factory's words."""
 
 
 def _unknown_columns(given: dict[str, object] | None) -> list[str]:
-    """Roles in `dataset_columns` that do not exist, or whose value is not a column name.
-
-    The loader would ignore them.
-
-    Args:
-        given: column name by role; None if the key is not set.
-    """
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
 def _wrong_renames(given: dict[str, object] | None) -> list[str]:
-    """Keys in `rename_fields` that cannot be renamed, since they have a meaning of their own or no new name.
-
-    Args:
-        given: new name by key; None if it is not set.
-    """
+    """Keys in `rename_fields` that have a meaning of their own or no new name."""
     return [key for key, name in (given or {}).items() if key in OWN_FIELDS or not isinstance(name, str) or not name]
 
 
 OWN_FIELDS = ("role", "content")
 """Keys of a message that every format sets itself."""
 LEAST_SHARE = 0.001
-"""Of a data set that is to be used up: it takes a thousand turns an example."""
+"""Minimum share of a data set that is to be used up: it takes a thousand turns an example."""
 
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
-    """Parse `interleave_probs`.
-
-    The key is declared as a list of names, so that a file may hold `0.7,0.3`.
-
-    Args:
-        given: the shares as text; None if the key is not set.
+    """Parse `interleave_probs`, such as `0.7,0.3`; empty for None.
 
     Returns:
-        The shares as numbers, empty if none are given; None if they are not numbers of at least 0 with the sum 1,
-        give or take `TOLERANCE`.
+        None if they are not numbers of at least 0 with the sum 1, give or take `TOLERANCE`.
     """
     try:
         numbers = tuple(float(one) for one in given or ())
@@ -73,7 +56,7 @@ WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
 def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
-    """Whether the stage trains on data of one of these kinds, so that rules hold for stages of plug-ins too."""
+    """Whether the stage trains on data of one of these kinds."""
     return stage_of(config).data_kind in kinds
 
 

@@ -36,16 +36,12 @@ def _other_metrics(config: ConfigValues) -> tuple[Fix, ...]:
 
 
 def _contradicts(config: ConfigValues) -> bool:
-    """Whether `greater_is_better` contradicts what the metric that chooses the best checkpoint declares."""
     given, declared = config.training.greater_is_better, evaluation_metrics(config).get(best_metric(config))
     return given is not None and declared is not None and given != declared
 
 
 def _hold_out_and_evaluate(c: ConfigValues) -> Fix:
-    """Fix for a config without evaluation data: hold 5 % out, and evaluate each epoch if the config never does.
-
-    The share is chosen by hand. Checkpoints are then saved each epoch too, if the best one is to be loaded.
-    """
+    """Hold out 5 % (chosen by hand) of a config without evaluation data, and evaluate each epoch if it never does."""
     if c.training.eval_strategy != "no":
         return HOLD_OUT
     when = {"eval_strategy": "epoch"}
@@ -57,12 +53,7 @@ def _hold_out_and_evaluate(c: ConfigValues) -> Fix:
 def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
     """Whether the interval of saves is a multiple of that of evaluations, as transformers demands to find the best.
 
-    Args:
-        save_steps: interval of the saves, in steps, or below 1 as a share of the run.
-        eval_steps: interval of the evaluations, likewise; above 0.
-
-    Returns:
-        Whether the first is a multiple of the second; False if one is a share and the other a number of steps.
+    Each is a number of steps, or below 1 a share of the run; False if one is a share and the other a number.
     """
     if (save_steps < 1) != (eval_steps < 1):
         return False
@@ -71,12 +62,11 @@ def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a name in `metrics` may be one: a declared metric, or a function of a cell or of a file."""
     return bool(declarations_of(name)) or name.isidentifier() or is_in_file(name)
 
 
 def _misspelt(c: ConfigValues) -> dict[str, str]:
-    """The known metric that each misspelt name probably means. A function of a cell may have any other name."""
+    """A function of a cell may have any name but a misspelling of a metric's."""
     unknown = [name for name in c.evaluation.metrics or () if name.isidentifier() and not declarations_of(name)]
     known = known_names()
     return {name: near for name in unknown if (near := misspelt(name, known)) is not None}

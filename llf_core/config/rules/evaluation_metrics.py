@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 ACCURACY = "accuracy"
-"""Token accuracy of an evaluation, as LLaMA-Factory calls it."""
+"""LLaMA-Factory's name of the token accuracy."""
 DATA_FILE = re.compile(r"\.(jsonl?|csv|parquet|arrow|txt)$")
 
 
@@ -22,8 +22,7 @@ def evaluation_metrics(config: ConfigValues) -> dict[str, bool | None]:
     """The metrics by which a run's checkpoints can be ranked, the loss first.
 
     Returns:
-        By name, without `eval_`: whether a higher value is better. None for a function, which says so itself once it is
-        loaded.
+        By name, without `eval_`: whether a higher value is better; None for a function, known once it is loaded.
     """
     found: dict[str, bool | None] = {"loss": False, **stage_of(config).evaluation_metrics}
     if config.evaluation.compute_accuracy and not no_accuracy_reason(config):
@@ -34,10 +33,7 @@ def evaluation_metrics(config: ConfigValues) -> dict[str, bool | None]:
 
 
 def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
-    """The metrics of generated answers that each evaluation computes, as `evaluation_metrics` returns them.
-
-    Empty if a run generates no answers, or `metrics` is not set.
-    """
+    """The metrics of generated answers that each evaluation computes, as `evaluation_metrics` returns them."""
     if no_answers_reason(config):
         return {}
     found: dict[str, bool | None] = {}
@@ -48,30 +44,21 @@ def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
 
 
 def best_metric(config: ConfigValues) -> str:
-    """The metric that decides which checkpoint of a run is best, without `eval_`.
-
-    Of stages that sample groups of completions it is the reward instead of the loss, which does not measure success.
-    """
+    """The metric that decides which checkpoint is best, without `eval_`; the reward where groups are sampled."""
     given = config.training.metric_for_best_model
     name = "loss" if given is None else given.removeprefix("eval_")
     return "reward" if name == "loss" and stage_of(config).samples_groups else name
 
 
 def evaluation_sets(config: ConfigValues) -> tuple[str, ...]:
-    """Names of the data sets of the evaluation in the names of metrics: of `eval_dataset`, else of `dataset`.
-
-    Empty without evaluation data.
-    """
+    """Names in metrics of the evaluation's data sets: `eval_dataset`, else `dataset`; empty without evaluation data."""
     return set_names(config.data.eval_dataset or config.data.dataset or ()) if evaluates(config) else ()
 
 
 def set_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of data sets as they stand in the names of metrics: without folders, and without an ending of `DATA_FILE`.
+    """Names of data sets in metrics, all different: `held_out` for `data/held_out.json`.
 
-    Names that would be equal keep their folders, or get a number, since each metric needs a name of its own.
-
-    Returns:
-        One name each, all different: `held_out` for `data/held_out.json`.
+    Names that would be equal keep their folders, or get a number.
     """
     short = [DATA_FILE.sub("", name.rstrip("/").rpartition("/")[2]) for name in names]
     whole = [one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)]
@@ -84,5 +71,5 @@ def set_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def of_set(one: str, name: str) -> str:
-    """Name of the metric of a single data set, as transformers and LLaMA-Factory call it: `identity_loss`."""
+    """Name of the metric of a single data set, as in transformers and LLaMA-Factory: `identity_loss`."""
     return f"{one}_{name}"

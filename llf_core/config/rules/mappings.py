@@ -1,4 +1,4 @@
-"""Keys that hold options of a library, and which it accepts, so that a wrong one is reported before a run starts."""
+"""Keys that hold options of a library, and which it accepts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCHEDULES: dict[str, AcceptedOptions] = {
         "decay_type": _WAYS,
     },
 }
-"""Options of `lr_scheduler_kwargs` by schedule; transformers ignores those of other schedules."""
+"""Options of `lr_scheduler_kwargs`; transformers ignores those of other schedules."""
 ACCELERATE: AcceptedOptions = {
     **dict.fromkeys(("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler"), FLAG),
     **dict.fromkeys(("non_blocking", "use_configured_state"), FLAG),
@@ -83,16 +83,13 @@ OPTIMIZERS: dict[str, AcceptedOptions] = {
     "rmsprop_bnb_32bit": {},
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
 }
-"""Options of `optim_args` by optimizer; transformers ignores those of other optimizers."""
+"""Options of `optim_args`; transformers ignores those of other optimizers."""
 
 
 def rejected_options(key: str, given: Mapping[str, object] | None, accepted: AcceptedOptions, who: str) -> str:
     """Describe the first option that a library does not accept; empty if all are accepted.
 
-    The library itself would fail only after the model is loaded, or ignore the option.
-
     Args:
-        given: the options; None for none.
         accepted: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
     """
     for name, value in (given or {}).items():
@@ -107,11 +104,7 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
 
 
 def optimizer_options(text: str | None) -> dict[str, Any]:
-    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then checks.
-
-    Args:
-        text: such as `beta1=0.9,amsgrad=true`; None for no options. Of an option that is given twice the later counts.
-    """
+    """Parse `optim_args`, such as `beta1=0.9,amsgrad=true`: numbers and flags by name, other values as text."""
     parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
     return {name: _parsed(value) for name, _, value in parts}
 

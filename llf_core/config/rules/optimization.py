@@ -49,17 +49,14 @@ def _schedule_option(c: ConfigValues, name: str, default: float) -> float:
 
 
 def _greedy_floor(c: ConfigValues) -> float:
-    """Lowest learning rate of the greedy schedule."""
     return _schedule_option(c, "min_lr", GREEDY_FLOOR)
 
 
 def _polynomial_end(c: ConfigValues) -> float:
-    """Last learning rate of the polynomial schedule."""
     return _schedule_option(c, "lr_end", POLYNOMIAL_END)
 
 
 def _lower_end(c: ConfigValues) -> tuple[Fix, ...]:
-    """Fixes for a polynomial schedule that does not fall."""
     rate, options = c.optimizer.learning_rate, c.optimizer.lr_scheduler_kwargs or {}
     if rate > 0:
         return (Fix("Set lr_end to a tenth of the rate", {"lr_scheduler_kwargs": {**options, "lr_end": rate / 10}}),)

@@ -1,4 +1,4 @@
-"""Rules about the choice of an optimizer, made of what the declarations say."""
+"""Rules about the choice of an optimizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def optimizer_rules() -> tuple[Rule, ...]:
-    """Create the rules about the installed optimizers from their traits, so that those of plug-ins are included."""
+    """Create the rules about the installed optimizers from their traits."""
     switches = tuple(one.switch for one in declared(OptimizerDeclaration).values() if one.switch)
     return (
         Rule((*switches,), lambda c: len(_switched_on(c)) > 1, _several, _one_alone),
@@ -71,15 +71,12 @@ def optimizer_rules() -> tuple[Rule, ...]:
 
 
 def missing_packages(config: ConfigValues) -> list[str]:
-    """Packages of the selected optimizer that are not installed, as pip calls them; its import would fail."""
+    """Packages of the selected optimizer that are not installed, as pip calls them."""
     return [name for name in optimizer_packages(config) if find_spec(name.replace("-", "_")) is None]
 
 
 def install_command(config: ConfigValues) -> str:
-    """Sentence with the command that installs the missing packages of the selected optimizer; empty if none is missing.
-
-    The message about a missing package ends with it.
-    """
+    """Sentence with the command that installs missing packages of the selected optimizer; empty if there are none."""
     missing = missing_packages(config)
     return f"Run: pip install {' '.join(missing)}." if missing else ""
 

@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 
 def _adapters(c: ConfigValues) -> int:
-    """Number of adapters that would be merged into the reference model."""
     own = c.model.adapter_name_or_path if c.get("ref_model") is None else None
     named = c.get("ref_model_adapters")
     return len((own if named is None else named) or ())
 
 
 def _second(c: ConfigValues) -> str | None:
-    """Key of a second model that is loaded beside the trained one."""
     return stage_of(c).second_model(c)
 
 

@@ -23,7 +23,6 @@ OTHERS = {"tensorboard": ("tensorboardX",)}
 
 
 def _missing_trackers(c: ConfigValues) -> list[str]:
-    """Packages of the config's trackers that are not installed; the trainer would fail when it creates them."""
     trackers = [name for name in c.training.report_to if name not in {"none", "all"}]
     packages = [PACKAGES.get(name, name) for name in trackers]
     return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]
@@ -40,7 +39,7 @@ def has_compiler() -> bool:
 
 
 def lacks_compiler(config: ConfigValues) -> bool:
-    """Whether a run computes on the CPU of a machine without a C++ compiler, so that what it compiles fails."""
+    """Whether a run computes on the CPU of a machine without a C++ compiler."""
     return (config.training.use_cpu or not quantizers.has_cuda()) and not has_compiler()
 
 

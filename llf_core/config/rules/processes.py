@@ -23,7 +23,7 @@ HERE = ("local", "torchrun")
 SHARDED_STAGES = ("sft", "pt")
 SHARDED_METHODS = ("full", "freeze", "lora")
 SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
-"""What FSDP2, the engine of all strategies but ddp, was compared with one process for."""
+"""Optimizers with which FSDP2, the engine of all strategies but ddp, was compared with one process."""
 
 
 def _several(c: ConfigValues) -> bool:

@@ -28,7 +28,6 @@ def _quantizes(c: ConfigValues) -> bool:
 
 
 def _with_bits(c: ConfigValues) -> tuple[Fix, ...]:
-    """The nearest bits that the quantizer has, and the quantizers that have these bits."""
     quantizer, bits = quantizer_of(c), c.model.quantization_bit or 0
     nearest = min(quantizer.bits, key=lambda one: (abs(one - bits), one))
     others = [one for one in on_the_fly() if bits in one.bits and not one.missing_packages()]

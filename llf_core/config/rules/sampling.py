@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 
 def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
-    """Parse `reward_weights`; None and no names mean that every function has the same weight.
-
-    The key is declared as a list of names, so that a file may hold `1,0.5`.
-
-    Returns:
-        The weights as numbers, empty if none are given; None if one is not a finite number.
-    """
+    """Parse `reward_weights`, such as `1,0.5`; empty for None (equal weights), None if one is not a finite number."""
     try:
         found = tuple(float(name) for name in names or ())
     except ValueError:
@@ -34,17 +28,14 @@ def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | N
 
 
 def _if_samples_groups(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
-    """Restrict a condition to the stages that sample groups."""
     return lambda c: stage_of(c).samples_groups and when(c)
 
 
 def _if_scored_by_functions(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
-    """Restrict a condition to configs whose completions are scored by reward functions."""
     return lambda c: _scores_by_functions(c) and when(c)
 
 
 def _scores_by_functions(c: ConfigValues) -> bool:
-    """Whether reward functions, not a reward model, score the completions."""
     stage = stage_of(c)
     return stage.uses_rewards and stage.scored_by_functions(c)
 

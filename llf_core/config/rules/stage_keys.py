@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 def stage_key_rules() -> tuple[Rule, ...]:
-    """Create a rule for each key that an installed stage calls by another name (`StageDeclaration.other_names`).
-
-    Such a key would have no effect in that stage, so setting it is an error that names the right key.
-    """
+    """Create a rule for each key that an installed stage calls by another name (`StageDeclaration.other_names`)."""
     keys = {key for stage in declared(StageDeclaration).values() for key in stage.other_names}
     return tuple(map(_rule, sorted(keys)))
 

@@ -17,7 +17,7 @@ NO_TOKENS = Fix("Add no tokens", dict.fromkeys(KEYS))
 
 
 def _why_not(config: ConfigValues) -> str:
-    """Why the tokens that the config names cannot be added; empty if they can. Names of files are checked apart."""
+    """Why the tokens that the config names cannot be added; empty if they can."""
     try:
         listed_tokens(config)
     except ValueError as error:
@@ -26,7 +26,6 @@ def _why_not(config: ConfigValues) -> str:
 
 
 def _trains_no_rows(config: ConfigValues) -> bool:
-    """Whether the method leaves new rows of the embedding untrained."""
     if not adds_tokens(config):
         return False
     method = method_of(config)

@@ -1,5 +1,3 @@
-"""Warnings for values far outside the typical range: `typical_values.toml`."""
-
 from __future__ import annotations
 
 import tomllib
@@ -22,7 +20,7 @@ SHARE = "share"
 
 @dataclass(frozen=True)
 class TypicalValue:
-    """Typical values of a field.
+    """Typical values of a field, from `typical_values.toml`.
 
     Attributes:
         when: values of other fields under which it applies.
@@ -39,7 +37,7 @@ class TypicalValue:
     set: float | None = None
 
     def applies_to(self, config: ConfigValues) -> bool:
-        """Whether the entry applies to a config: typical values differ by method, stage or optimizer."""
+        """Whether the entry applies to a config."""
         value = config.get(self.key)
         return all(
             (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed
@@ -47,17 +45,14 @@ class TypicalValue:
         )
 
     def deviation(self, value: float) -> str:
-        """Return `above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`.
-
-        0 is never too small, since it switches most options off.
-        """
+        """`above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`."""
         if self.most is not None and value > self.most:
             return "above"
         return "below" if self.least is not None and 0 < value < self.least else ""
 
 
 def table() -> tuple[TypicalValue, ...]:
-    """Read the entries of `typical_values.toml`; the first that applies to a config counts."""
+    """The entries; the first that applies to a config counts."""
     data = tomllib.loads(files(__package__).joinpath("typical_values.toml").read_text(encoding="utf-8"))
     return tuple(TypicalValue(**entry) for entry in data["value"])
 
@@ -85,7 +80,6 @@ def _rule(key: str, entries: tuple[TypicalValue, ...]) -> Rule:
 
 
 def _short(value: float) -> str:
-    """A number as people write it: 5e-6, 0.02, 2048."""
     if value and abs(value) < 1e-3:  # noqa: PLR2004 - as a form writes numbers
         digits, _, exponent = f"{value:e}".partition("e")
         return f"{float(digits):g}e{int(exponent)}"

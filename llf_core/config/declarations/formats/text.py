@@ -1,5 +1,3 @@
-"""Plain text."""
-
 from __future__ import annotations
 
 from types import MappingProxyType

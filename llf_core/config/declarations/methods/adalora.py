@@ -81,10 +81,9 @@ class AdaLoRAOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's AdaLoRA options ask for; `PeftTuner` puts it on the model.
+    """The adapter of PEFT that a config's AdaLoRA options ask for, without the schedule, which needs the run's steps.
 
-    The steps of its schedule are set once those of the run are known. `lora_alpha` is twice the initial rank, chosen by
-    hand as the default of LoRA here.
+    `lora_alpha` is twice the initial rank, chosen by hand as the default of LoRA here.
     """
     options = config.options(AdaLoRAOptions)
     return Tuner(
@@ -104,28 +103,14 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the singular vectors and values of each target, for the forecast of gradients and optimizer states.
-
-    `rank * (in + out + 1)`: PΛQ, with Λ as a vector (AdaLoRA, arXiv 2303.10512, section 3.1).
-
-    Args:
-        config: `adalora_initial_rank` and `adalora_target`.
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count the singular vectors and values of each target, `rank * (in + out + 1)` (arXiv 2303.10512, section 3.1)."""
     options = config.options(AdaLoRAOptions)
     targets = targeted(shapes, options.adalora_target, experts=False)
     return options.adalora_initial_rank * sum(sum(shape) + 1 for shape in targets.values())
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check the initial rank against the shapes of the targets, before the model is loaded, see `check_rank`.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        A warning or a note; None if there is none.
-    """
+    """Check the initial rank against the shapes of the targets, see `check_rank`."""
     return check_rank(config, "adalora_initial_rank", shapes, config.options(AdaLoRAOptions).adalora_target)
 
 

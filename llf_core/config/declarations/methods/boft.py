@@ -52,7 +52,7 @@ class BOFTOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's BOFT options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's BOFT options ask for."""
     options = config.options(BOFTOptions)
     names = ("boft_block_size", "boft_n_butterfly_factor", "boft_dropout")
     given = {name: getattr(options, name) for name in names}
@@ -60,27 +60,13 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        The problem; None if there is none.
-    """
+    """Check that the blocks divide the inputs of every target."""
     options = config.options(BOFTOptions)
     return check_divides("boft_block_size", options.boft_block_size, shapes, options.boft_target)
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the blocks of every factor, in * b for each target, and one scale for each output, as PEFT stores them.
-
-    For the forecast of gradients and optimizer states. b is `boft_block_size` (BOFT, arXiv 2311.06243).
-
-    Args:
-        config: `boft_block_size`, `boft_n_butterfly_factor` and `boft_target`.
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count the blocks, in * b for each factor of a target (arXiv 2311.06243), and a scale for each output, as PEFT."""
     options = config.options(BOFTOptions)
     each = options.boft_block_size * options.boft_n_butterfly_factor
     return sum(out + inputs * each for out, inputs in targeted(shapes, options.boft_target, experts=False).values())

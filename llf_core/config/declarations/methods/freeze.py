@@ -45,10 +45,8 @@ class FreezeOptions(Section):
 def trained_layers(config: ConfigValues, depth: int) -> range:
     """Indices of the layers that freeze trains: the last or first ones, or those that LLaMA Pro inserted.
 
-    The method freezes all others, and the forecast counts only these.
-
     Args:
-        config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative; `use_llama_pro`.
+        depth: number of layers.
 
     Raises:
         ValueError: there are no such layers. The message names the key, the value and what was expected.
@@ -65,26 +63,12 @@ def trained_layers(config: ConfigValues, depth: int) -> range:
 
 
 def layers_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Index of the layer of each weight that belongs to one, by the name of the weight.
-
-    Without it, neither the number of layers nor their parameters are known before the model is loaded.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Index of the layer of each weight that belongs to one, by the name of the weight."""
     return {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
 
 
 def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check before the start that the model has the layers that are to be trained.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        The problem, with the nearest number that is possible as its fix; None if there are such layers, or if the names
-        of the weights show none.
-    """
+    """Check that the model has the layers that are to be trained, as far as the names of its weights show layers."""
     depth = max(layers_of(shapes).values(), default=-1) + 1
     if not depth:
         return None
@@ -101,15 +85,7 @@ def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def trained_weights(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Select the weights that freeze trains, for the forecast: those of `llf_core.methods.freeze` by their names alone.
-
-    Args:
-        config: see `trained_layers`; `freeze_trainable_modules` inside the layers, `freeze_extra_modules` outside.
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Their shapes by name; empty if the model does not have these layers, which `check_layers` reports.
-    """
+    """Shapes of the weights that freeze trains, by name; empty if the model does not have these layers."""
     options = config.options(FreezeOptions)
     inside, outside = set(options.freeze_trainable_modules), set(options.freeze_extra_modules or ())
     layers = layers_of(shapes)
@@ -127,11 +103,7 @@ def trained_weights(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]])
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of `trained_weights`, for the forecast of gradients and optimizer states.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count the parameters of `trained_weights`."""
     return count(trained_weights(config, shapes))
 
 

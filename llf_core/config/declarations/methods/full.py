@@ -1,5 +1,3 @@
-"""Full fine-tuning."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -14,11 +12,7 @@ if TYPE_CHECKING:
 
 
 def trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count all parameters, for the forecast of gradients and optimizer states.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count all parameters."""
     return count(shapes)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 LLAMA_TARGETS, LLAMA_FEEDFORWARD = ("k_proj", "v_proj", "down_proj"), ("down_proj",)
-"""What PEFT targets of models whose layers are named as those of Llama."""
+"""PEFT's targets in models whose layers are named as those of Llama."""
 
 
 class IA3Options(Section):
@@ -42,7 +42,7 @@ class IA3Options(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's IA³ options ask for; `PeftTuner` puts it on the model.
+    """The adapter of PEFT that a config's IA³ options ask for.
 
     With `ia3_target` alone, the names in it that PEFT scales at the input for Llama (`LLAMA_FEEDFORWARD`) are so here;
     `all` names none.
@@ -59,16 +59,8 @@ def tuner(config: ConfigValues) -> Tuner:
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the factors: one for each output of a target, or for each input of one that is scaled there.
 
-    For the forecast of gradients and optimizer states (IA³, arXiv 2205.05638, as PEFT implements it). Without
-    `ia3_target` it is PEFT's choice for models like Llama; of others with the same names, such as Gemma 2 and OPT, PEFT
-    chooses more or other layers.
-
-    Args:
-        config: `ia3_target` and `ia3_feedforward`.
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters; None if the model has none of these layers.
+    Without `ia3_target` it is PEFT's choice for models like Llama; of others with the same names, such as Gemma 2 and
+    OPT, PEFT chooses more or other layers. None if the model has none of these layers.
     """
     options = config.options(IA3Options)
     feedforward: Any = tuner(config).options.get("feedforward_modules", LLAMA_FEEDFORWARD)

@@ -103,23 +103,17 @@ class LoRAOptions(Section):
 
 
 LIKE_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj"})
-"""Names of layers that PEFT takes for those of experts, see `methods.adapter_targets`."""
+"""Layers whose names PEFT takes for those of experts, see `methods.adapter_targets`."""
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of the LoRA matrices, for the forecast of gradients and optimizer states.
+    """Count the parameters of the LoRA matrices, without modules that are trained in full (`additional_target`).
 
     `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1), and as much for each
     expert of a parameter that holds all experts of a layer, where PEFT can adapt it (`Tuner.on_parameters`). Routers
     get no adapter. DoRA adds a magnitude for each output of a linear layer (arXiv 2402.09353, equation 5). Beside
     shared experts as DeepSeek's, PEFT takes layers of the names `LIKE_EXPERTS` for experts, and so adapts them where it
     adapts experts.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters, without modules that are trained in full (`additional_target`).
     """
     options = config.options(LoRAOptions)
     experts = expert_weights(shapes, options.lora_target)
@@ -135,19 +129,18 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 
 
 CHANGES_BASE = frozenset({"pissa", "olora", "corda"})
-"""Initialisations that take from the base what the adapter begins as."""
+"""Initializations that subtract the initial adapter from the base."""
 READS_DATA = frozenset({"corda", "eva"})
-"""Initialisations that run training data through the model."""
+"""Initializations that run training data through the model."""
 NOT_ZERO = CHANGES_BASE | {"orthogonal", "loftq"}
-"""Initialisations after which the model without its adapter is not the model before its first step."""
+"""Initializations after which the model without its adapter is not the model before its first step."""
 
 
 FROM_FACTORS = CHANGES_BASE | {"loftq"}
-"""Initialisations that begin with as many singular vectors of each weight as the rank says."""
+"""Initializations with as many singular vectors of each weight as the rank."""
 
 
 def _peft_init(options: LoRAOptions) -> bool | str:
-    """PEFT's `init_lora_weights`."""
     match options.lora_init:
         case "default" | "loftq":  # LoftQ is computed once the quantized model is there
             return True
@@ -157,18 +150,18 @@ def _peft_init(options: LoRAOptions) -> bool | str:
 
 
 def _init(config: ConfigValues) -> str:
-    """The initialisation of a new LoRA adapter; empty with another method, or where an adapter is continued."""
+    """The initialization of a new LoRA adapter; empty with another method, or where an adapter is continued."""
     continues = config.get("adapter_name_or_path") and not config.method.create_new_adapter
     return "" if config.method.finetuning_type != "lora" or continues else str(config.get("lora_init"))
 
 
 def stored_alpha(alpha: float) -> float:
-    """An alpha as `adapter_config.json` gets it: an integer if it is one, since Ollama refuses to read `16.0`."""
+    """An alpha for `adapter_config.json`: an integer if it is one, since Ollama refuses to read `16.0`."""
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's LoRA options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's LoRA options ask for."""
     options = config.options(LoRAOptions)
     return Tuner(
         "LORA",
@@ -186,16 +179,10 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check the rank against the shapes of the targets.
+    """Check the rank against the shapes of the targets, see `check_rank`.
 
-    An initialisation has no more singular vectors of a weight than its shorter side, and no more components of its
+    An initialization has no more singular vectors of a weight than its shorter side, and no more components of its
     inputs (EVA) than there are inputs. PEFT would make smaller matrices, which it cannot load again, or never end.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        An error if the initialisation cannot fill the rank; else see `check_rank`, which may be None.
     """
     options = config.options(LoRAOptions)
     init, rank = _init(config), options.lora_rank

@@ -1,4 +1,4 @@
-"""What LoRA and AdaLoRA have in common: a rank that no product of their matrices exceeds."""
+"""The rank of LoRA and AdaLoRA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 SMALLEST_SHARE = 0.02
-"""Share of the adapter's parameters that may be superfluous without a note, since some gates are one row; by hand."""
+"""Share of superfluous parameters without a note, since some gates are one row; chosen by hand."""
 
 
 def check_rank(
@@ -23,17 +23,12 @@ def check_rank(
     """Check that the rank of a new adapter is not above the shorter sides of its targets.
 
     A matrix `[out, in]` has at most the rank min(out, in), and so has its update. PEFT trains more columns without a
-    message.
+    message. A warning if the rank is above the shorter side of every target, a note if it is above some.
 
     Args:
         key: the option of the rank, such as `lora_rank`.
         shapes: shape of each weight of the model, by its name.
         requested: names of the target modules, or `all`.
-
-    Returns:
-        None if at most `SMALLEST_SHARE` of the adapter's parameters are superfluous. Else a warning if the rank is
-        above the shorter side of every target, with the longest of these sides as its fix, or a note if it is above
-        some, with the shortest.
     """
     targets = new_targets(config, shapes, requested)
     rank = int(config.get(key))
@@ -58,25 +53,13 @@ def check_rank(
 def new_targets(
     config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
 ) -> dict[str, tuple[int, ...]]:
-    """Select the weights that a new adapter is put on; none where the config continues an adapter, which keeps its own.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-        requested: names of the target modules, or `all`.
-
-    Returns:
-        Shape `(out, in)` of each weight, by its name.
-    """
+    """Select the weights that a new adapter is put on; none where the config continues an adapter."""
     if config.get("adapter_name_or_path") and not config.method.create_new_adapter:
         return {}
     return targeted(shapes, requested)
 
 
 def modules(names: Collection[str]) -> str:
-    """Format the modules of weights for a message: `k_proj and v_proj`.
-
-    Args:
-        names: names of weights, at least one.
-    """
+    """Format the modules of weights for a message: `k_proj and v_proj`."""
     *others, last = sorted({name.removesuffix(".weight").rpartition(".")[2] for name in names})
     return f"{', '.join(others)} and {last}" if others else last

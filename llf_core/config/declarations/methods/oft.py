@@ -62,7 +62,7 @@ class OFTOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's OFT options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's OFT options ask for."""
     options = config.options(OFTOptions)
     return Tuner(
         "OFT",
@@ -77,28 +77,14 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        The problem; None if there is none.
-    """
+    """Check that the blocks divide the inputs of every target."""
     options = config.options(OFTOptions)
     key = "oft_rank" if options.oft_rank else "oft_block_size"
     return check_divides(key, config.get(key), shapes, options.oft_target) if config.get(key) else None
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the angles of the rotations, as PEFT stores them, for the forecast of gradients and optimizer states.
-
-    A rotation of b inputs has b (b - 1) / 2 angles, so a target has in (b - 1) / 2 (OFT, arXiv 2306.07280).
-
-    Args:
-        config: `oft_block_size` or `oft_rank`, and `oft_target`.
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count the angles of the rotations: in (b - 1) / 2 of a target with blocks of b inputs (OFT, arXiv 2306.07280)."""
     options = config.options(OFTOptions)
     inputs = [shape[1] for shape in targeted(shapes, options.oft_target, experts=False).values()]
     sizes = [size // options.oft_rank if options.oft_rank else options.oft_block_size for size in inputs]

@@ -1,4 +1,4 @@
-"""What OFT and BOFT have in common: blocks that divide the inputs of each target."""
+"""Blocks of OFT and BOFT, which divide the inputs of each target."""
 
 from __future__ import annotations
 
@@ -15,19 +15,7 @@ if TYPE_CHECKING:
 def check_divides(
     key: str, value: int, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
 ) -> Problem | None:
-    """Check that a number of blocks, or the size of one, divides the inputs of every target.
-
-    A rotation acts on whole blocks of inputs, so PEFT refuses others, after the model is loaded.
-
-    Args:
-        key: the option, such as `oft_block_size`.
-        value: its value, at least 1.
-        shapes: shape of each weight of the model, by its name.
-        requested: names of the target modules, or `all`.
-
-    Returns:
-        The problem, with the nearest common divisor as its fix; None if it divides them all.
-    """
+    """Check that `value`, a number of blocks or the size of one, divides the inputs of every target, as PEFT asks."""
     targets = targeted(shapes, requested, experts=False)
     inputs = {shape[1]: name.removesuffix(".weight").rsplit(".", 1)[-1] for name, shape in sorted(targets.items())}
     odd = min((size for size in inputs if size % value), default=None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 NOT_LINEAR = frozenset({"ADAPTION_PROMPT", "BEFT", "IA3", "LN_TUNING", "SHADOW", "TRAINABLE_TOKENS"})
-"""Types that adapt something else than the product of a linear layer: PEFT knows best what of each architecture."""
+"""Types that adapt something else than the product of a linear layer; PEFT chooses their targets."""
 UNSUITED: Mapping[str, str] = MappingProxyType(
     {
         "MULTITASK_PROMPT_TUNING": "it reads the number of a task with each example, which no data set here has",
@@ -33,7 +33,7 @@ TRAINS_CACHE = frozenset({"CARTRIDGE", "PREFIX_TUNING"})
 SECOND_NETWORK = frozenset({"SHADOW"})
 """Types that run a network of their own beside the model's layers."""
 FIRST_CLASS: Mapping[str, str] = MappingProxyType({"LORA": "lora", "ADALORA": "adalora"})
-"""Types that need more than PEFT's adapter, as a schedule of ranks; the method that brings it."""
+"""Types that need more than PEFT's adapter, such as a schedule of ranks, and the method that has it."""
 
 
 class PeftOptions(Section):
@@ -66,7 +66,7 @@ class PeftOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config names, with its options; `llf_core.methods.peft_tuner` puts it on the model."""
+    """The adapter of PEFT that a config names, with its options."""
     options = config.options(PeftOptions)
     kind = options.peft_type or ""
     found = installed_tuner(kind)
@@ -82,14 +82,13 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def _selected(config: ConfigValues) -> PeftTuner | None:
-    """The adapter that a config trains; None with another method, or where PEFT does not have it."""
     if config.method.finetuning_type != "peft":
         return None
     return installed_tuner(config.get("peft_type") or "")
 
 
 def prompts(config: ConfigValues) -> bool:
-    """Whether the adapter puts trained vectors before each example, which packed rows and some stages do not allow."""
+    """Whether the adapter puts trained vectors before each example."""
     found = _selected(config)
     return found is not None and found.prompts
 

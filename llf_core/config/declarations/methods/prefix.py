@@ -28,20 +28,14 @@ class PrefixOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's prefix tuning options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's prefix tuning options ask for."""
     return Tuner("PREFIX_TUNING", {"num_virtual_tokens": config.options(PrefixOptions).prefix_tokens})
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the keys and values of the prefix: their width in each layer, for each of its tokens.
 
-    For the forecast of gradients and optimizer states (prefix tuning, arXiv 2101.00190, without its reparametrization).
-
-    Args:
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters; None if the layers' keys are not found.
+    Prefix tuning (arXiv 2101.00190) without its reparametrization. None if the layers' keys are not found.
     """
     widths = [shape[0] for name, shape in shapes.items() if name.endswith((".k_proj.weight", ".v_proj.weight"))]
     return config.options(PrefixOptions).prefix_tokens * sum(widths) or None

@@ -36,22 +36,14 @@ class PromptOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's prompt tuning options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's prompt tuning options ask for."""
     return Tuner("PROMPT_TUNING", {"num_virtual_tokens": config.options(PromptOptions).prompt_tokens})
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the values of the trained vectors: the hidden size for each (prompt tuning, arXiv 2104.08691).
 
-    For the forecast of gradients and optimizer states. The embedding is taken to be the matrix outside the layers with
-    the most rows.
-
-    Args:
-        config: `prompt_tokens`.
-        shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters; None if no embedding is found.
+    The embedding is taken to be the matrix outside the layers with the most rows; None if there is none.
     """
     outer = [shape for name, shape in shapes.items() if len(shape) == MATRIX and not LAYER.search(name)]
     return config.options(PromptOptions).prompt_tokens * max(outer)[1] if outer else None

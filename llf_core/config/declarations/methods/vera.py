@@ -41,24 +41,14 @@ class VeRAOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's VeRA options ask for; `PeftTuner` puts it on the model.
-
-    The random matrices are saved with it, so that loading does not depend on a random generator.
-    """
+    """The adapter of PEFT that a config's VeRA options ask for, saved with its random matrices."""
     options = config.options(VeRAOptions)
     given = {"r": options.vera_rank, "vera_dropout": options.vera_dropout, "save_projection": True}
     return Tuner("VERA", given, target_key="vera_target", targets=options.vera_target)
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the two vectors of each target: one number for each rank, and one for each output.
-
-    For the forecast of gradients and optimizer states (VeRA, arXiv 2310.11454, section 3).
-
-    Args:
-        config: `vera_rank` and `vera_target`.
-        shapes: shape of each weight of the model, by its name.
-    """
+    """Count the two vectors of each target: `rank` and `out` numbers (VeRA, arXiv 2310.11454, section 3)."""
     options = config.options(VeRAOptions)
     return sum(options.vera_rank + out for out, _ in targeted(shapes, options.vera_target, experts=False).values())
 

@@ -1,5 +1,3 @@
-"""chrF."""
-
 from __future__ import annotations
 
 from llf_core.config.declaration import MetricDeclaration

@@ -1,5 +1,3 @@
-"""Exact match."""
-
 from __future__ import annotations
 
 from llf_core.config.declaration import MetricDeclaration

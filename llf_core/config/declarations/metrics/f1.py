@@ -1,5 +1,3 @@
-"""F1 of words."""
-
 from __future__ import annotations
 
 from llf_core.config.declaration import MetricDeclaration

@@ -1,5 +1,3 @@
-"""ROUGE, in three parts."""
-
 from __future__ import annotations
 
 from llf_core.config.declaration import MetricDeclaration

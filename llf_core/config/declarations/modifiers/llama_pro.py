@@ -39,11 +39,8 @@ class LLaMAProOptions(Section):
 def expanded_blocks(number: int, depth: int) -> range:
     """Indices of the blocks that LLaMA Pro trains: the last one of each of `number` equal groups.
 
-    Before the insertion these are the blocks that are copied, afterwards the copies (block expansion, arXiv
-    2401.02415, section 3.2).
-
-    Args:
-        number: groups, `freeze_trainable_layers`.
+    Before the insertion these are the blocks that are copied, afterwards the copies (block expansion, arXiv 2401.02415,
+    section 3.2).
 
     Raises:
         ValueError: the groups are not equal, or `number` or `depth` is not positive.

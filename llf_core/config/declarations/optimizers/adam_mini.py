@@ -26,14 +26,7 @@ class AdamMiniOptions(Section):
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of a first moment for each value, and of a second one for each row at most, for the forecast.
-
-    Adam-mini (arXiv 2406.16793) keeps one second moment for each head, row or token.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values, and of the state.
-    """
+    """Estimate the memory: Adam-mini (arXiv 2406.16793) keeps at most one second moment for each row."""
     del config
     sizes = sum(map(math.prod, shapes.values()))
     rows = sum(math.prod(shape[:-1]) for shape in shapes.values())

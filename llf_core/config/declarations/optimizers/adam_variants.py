@@ -16,32 +16,18 @@ if TYPE_CHECKING:
 
 BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 HALF = 2
-"""Bytes of a value that is updated with Kahan's summation."""
+"""Bytes of a value that is updated with Kahan summation."""
 
 
 def _stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of StableAdamW (arXiv 2304.13013), for the forecast.
-
-    Two moments, and with Kahan summation the rounding errors of half-precision weights.
-
-    Args:
-        config: `optim_args`.
-        shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values, and of the state.
-    """
+    """StableAdamW (arXiv 2304.13013): two moments, and the rounding errors of half-precision weights (Kahan)."""
     given = optimizer_options(config.optimizer.optim_args)
     size = sum(map(math.prod, shapes.values()))
     return OptimizerMemory(size * width * (3 if width <= HALF and given.get("kahan_sum", True) else 2), size)
 
 
 def _any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of moments, and of Kahan summation, in the dtypes that `optim_args` names, for the forecast.
-
-    As `AnyPrecisionAdamW` of torchdistx keeps them.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-    """
+    """Moments and Kahan summation in the dtypes of `optim_args`, as in `AnyPrecisionAdamW` of torchdistx."""
     del width
     given = optimizer_options(config.optimizer.optim_args)
     size = sum(map(math.prod, shapes.values()))

@@ -92,16 +92,9 @@ class ApolloOptions(Section):
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of moments, of projections that are not random, and of gradients, for the forecast.
+    """Estimate the memory of moments, gradients and projections.
 
     APOLLO (arXiv 2412.05270) draws random projections again from a seed, so only those of an SVD are kept.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values, and of the state.
-
-    Returns:
-        Bytes of the state, and the number of gradient values that exist at a time.
     """
     options = config.options(ApolloOptions)
     chosen = projected(shapes, options.apollo_target, options.apollo_rank)
@@ -117,14 +110,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check the targets and the rank against the shapes before the model is loaded, see `check_projections`.
-
-    Args:
-        shapes: shape of each weight, by name.
-
-    Returns:
-        The problem; None if there is none.
-    """
+    """Check the targets and the rank against the shapes, see `check_projections`."""
     options = config.options(ApolloOptions)
     return check_projections(shapes, options.apollo_target, options.apollo_rank, "apollo")
 

@@ -90,20 +90,16 @@ class BAdamOptions(Section):
 
 
 def block_indices(names: Mapping[str, object]) -> list[int]:
-    """Indices of the layers that have trained parameters, ascending: BAdam trains one of them at a time."""
+    """Indices of the layers that have trained parameters, ascending."""
     return sorted({int(found.group(1)) for name in names if (found := LAYER.search(f".{name}"))})
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of moments, float32 copies and gradients of the largest block, or of the mode `ratio`.
 
-    For the forecast. Only the block in training has a state and gradients (BAdam, arXiv 2404.02827). In the mode
-    `ratio` a share of each weight has moments, with an index of 8 bytes if it is scattered, and all of it has
-    gradients. Embeddings and heads (`UNTRAINED`) have neither, and parameters of fewer than `SMALL` values count as a
-    whole.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
+    Only the block in training has a state and gradients (BAdam, arXiv 2404.02827). In the mode `ratio` a share of each
+    weight has moments, with an index of 8 bytes if it is scattered, and all of it has gradients. Embeddings and heads
+    (`UNTRAINED`) have neither, and parameters of fewer than `SMALL` values count as a whole.
     """
     options = config.options(BAdamOptions)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -122,14 +118,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the model has layers to train one at a time, and the first one, before it is loaded.
-
-    Args:
-        shapes: shape of each weight, by name.
-
-    Returns:
-        The problem; None if there is none.
-    """
+    """Check that the model has layers to train one at a time, and the first one."""
     options = config.options(BAdamOptions)
     count, start = len(block_indices(shapes)), options.badam_start_block
     if options.badam_mode != "layer" or (count and (start is None or start < count)):

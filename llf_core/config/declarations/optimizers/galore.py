@@ -81,13 +81,11 @@ class GaLoreOptions(Section):
 
 
 def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-    """Shapes of the projection matrices and of the projected gradient of a matrix.
+    """Shapes of the projection matrices and of the projected gradient of a matrix `[..., rows, columns]`.
 
-    As in Algorithm 2 of GaLore (arXiv 2403.03507), for either side. The moments have the shape of the projected
-    gradient, which is where the memory is saved.
+    Algorithm 2 of GaLore (arXiv 2403.03507), for either side.
 
     Args:
-        shape: `[..., rows, columns]` of the matrix.
         side: `galore_proj_type`, with the meaning that it has in galore-torch.
 
     Returns:
@@ -103,15 +101,7 @@ def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tupl
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1), for the forecast.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values, and of the state.
-
-    Returns:
-        Bytes of the state, and the number of gradient values that exist at a time.
-    """
+    """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1)."""
     options, base = config.options(GaLoreOptions), base_optimizer_of(config).name
     chosen = projected(shapes, options.galore_target, options.galore_rank)
     state = 0.0
@@ -125,14 +115,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check the targets and the rank against the shapes before the model is loaded, see `check_projections`.
-
-    Args:
-        shapes: shape of each weight, by name.
-
-    Returns:
-        The problem; None if there is none.
-    """
+    """Check the targets and the rank against the shapes, see `check_projections`."""
     options = config.options(GaLoreOptions)
     return check_projections(shapes, options.galore_target, options.galore_rank, "galore")
 

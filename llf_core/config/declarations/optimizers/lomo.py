@@ -17,16 +17,9 @@ WIDTH = 4
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of AdaLOMO's factored second moment, and of one gradient, for the forecast.
+    """Estimate the memory of AdaLOMO's factored second moment, and of one gradient.
 
-    It keeps a row and a column of float32 for each matrix, and all values of a vector (AdaLOMO, arXiv 2310.10195, as
-    Adafactor does).
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-
-    Returns:
-        Bytes of the state, and the number of gradient values that exist at a time.
+    It keeps a row and a column of float32 for each matrix, and all values of a vector (AdaLOMO, arXiv 2310.10195).
     """
     del config, width
     factors = sum(

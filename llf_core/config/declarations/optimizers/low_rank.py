@@ -1,4 +1,4 @@
-"""What GaLore and APOLLO share: which weights they project, and what they cannot project."""
+"""Weights that GaLore and APOLLO project."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ EIGHT_BIT = 1 + 4 / 256
 def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bool:
     """Whether a weight is to be projected, by its name. Embeddings and vectors never are.
 
-    Check, forecast and optimizer all ask here, so that they mean the same weights.
-
     Args:
-        name: name of the parameter, such as `model.layers.0.mlp.up_proj.weight`.
-        shape: its shape.
         targets: parts of names, as in LLaMA-Factory, or `all` for every matrix inside the layers.
     """
     if len(shape) not in MATRICES or any(part in name for part in EMBEDDINGS):
@@ -40,9 +36,6 @@ def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], r
     """Select the weights that are projected; the others get full moments.
 
     With `all`, matrices with a side below the rank are left out, since a projection would save nothing.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
     """
     return {
         name: shape
@@ -54,17 +47,12 @@ def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], r
 def check_projections(
     shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], rank: int, prefix: str
 ) -> Problem | None:
-    """Check that weights can be projected: each target matches some, and the rank is not above their shorter sides.
+    """Check that each target matches some weight, and that the rank is not above their shorter sides.
 
-    A target that matches nothing would train with the full memory, without a message. With `all`, matrices with a side
-    below the rank are not projected, so it is enough that one has none.
+    With `all`, matrices with a side below the rank are not projected, so it is enough that one has none.
 
     Args:
-        shapes: shape of each trained parameter, by name.
-        prefix: prefix of the keys, such as `galore`.
-
-    Returns:
-        The problem; None if there is none.
+        prefix: of the keys, such as `galore`.
     """
     inside = {name: shape for name, shape in shapes.items() if is_target(name, shape, (ALL,))}
     expected = f"`all`, or some of {', '.join(sorted({name.split('.')[-2] for name in inside}))}"
@@ -102,7 +90,6 @@ def moment_bytes(base: str, shape: tuple[int, ...], width: int) -> float:
     keep bytes, and a float32 scale for each block; bitsandbytes leaves small parameters in full.
 
     Args:
-        shape: shape of the gradient.
         width: bytes of a value that is kept in full.
     """
     size = math.prod(shape)

@@ -1,5 +1,3 @@
-"""Memory of optimizers whose state is a number of tensors like each parameter."""
-
 from __future__ import annotations
 
 import math
@@ -14,13 +12,7 @@ if TYPE_CHECKING:
 
 
 def moments(number: float) -> Callable[[ConfigValues, Mapping[str, tuple[int, ...]], int], OptimizerMemory]:
-    """Make the `memory` of a declaration: `number` tensors of the parameter's shape and dtype, and all gradients.
-
-    For the memory forecast of optimizers that keep nothing else.
-
-    Args:
-        number: tensors for each parameter; Adam keeps 2.
-    """
+    """Make the `memory` of a declaration: `number` tensors of the parameter's shape and dtype, and all gradients."""
 
     def memory(_config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
         size = sum(map(math.prod, shapes.values()))

@@ -30,26 +30,12 @@ class MuonOptions(Section):
 
 
 def is_hidden(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether Muon trains a parameter: a matrix that is neither an embedding nor a head; AdamW trains the others.
-
-    As its authors do (Jordan et al. 2024; Moonlight, arXiv 2502.16982, section 2.2). Forecast and optimizer both ask
-    here, so that they mean the same parameters.
-
-    Args:
-        shape: its shape.
-    """
+    """Whether Muon trains a parameter: a matrix, but no embedding or head (arXiv 2502.16982, section 2.2)."""
     return len(shape) == MATRIX and not any(part in name for part in ADAMW_NAMES)
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of one momentum for hidden matrices and two moments for all others, for the forecast.
-
-    As in Muon (arXiv 2502.16982), which uses AdamW for the others.
-
-    Args:
-        shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values, and of the state.
-    """
+    """Estimate the memory of one momentum for hidden matrices and two moments for all others (arXiv 2502.16982)."""
     del config
     kept = sum((1 if is_hidden(name, shape) else 2) * math.prod(shape) for name, shape in shapes.items())
     return OptimizerMemory(kept * width, sum(map(math.prod, shapes.values())))

@@ -49,7 +49,7 @@ _ROWS: tuple[tuple[str, str, float, tuple[str, ...], str, str], ...] = (
 )  # fmt: skip
 """Name, label, bytes of state for each trained parameter, packages, summary and paper."""
 _MORE = ("momentum", "centered")
-"""Options of `optim_args` with which SGD and RMSprop of torch keep one more tensor each for each parameter."""
+"""Options of `optim_args` with which torch's SGD and RMSprop keep one more tensor for each parameter."""
 
 
 def _with_options(number: float) -> Callable[[ConfigValues, Mapping[str, tuple[int, ...]], int], OptimizerMemory]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 AUTHORIZATION = "LLF_REWARD_AUTHORIZATION"
-"""The environment variable with what a reward endpoint is sent as the header of that name."""
+"""Environment variable with the header `Authorization` for a reward endpoint."""
 GENERATION_KEYS = (
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
 )  # fmt: skip
@@ -151,23 +151,12 @@ class PPOOptions(Section):
 
 
 def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
-    """Maximum length of a completion; `max_new_tokens` takes precedence over `max_length`, as in transformers.
-
-    Rollouts end there, and the memory forecast counts as many tokens.
-
-    Returns:
-        Length in tokens, at least 1.
-    """
+    """Maximum tokens of a completion; `max_new_tokens` takes precedence over `max_length`, as in transformers."""
     return config.generation.max_new_tokens or max(1, config.generation.max_length - prompt)
 
 
 def epoch_steps(config: ConfigValues, rows: float) -> int:
-    """Number of optimizer steps in which every prompt gets a completion: whole phases, see `stages.ppo.prompts.Plan`.
-
-    Args:
-        config: of the run.
-        rows: number of prompts.
-    """
+    """Optimizer steps in which every prompt gets a completion: whole phases, see `stages.ppo.prompts.Plan`."""
     training, options = config.training, config.options(PPOOptions)
     step = training.per_device_train_batch_size * training.gradient_accumulation_steps * config.launch.ranks
     return math.ceil(rows / (step * options.ppo_buffer_size)) * options.ppo_buffer_size * options.ppo_epochs
@@ -178,7 +167,7 @@ def _for_ppo(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], b
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an HTTP URL with a host, so that a reward endpoint can be called there."""
+    """Whether a text is an HTTP URL with a host."""
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -187,7 +176,6 @@ def is_address(text: str) -> bool:
 
 
 def _address(config: ConfigValues) -> str:
-    """URL of the reward endpoint; empty if there is none."""
     return str(config.get("reward_model") or "") if config.get("reward_model_type") == "api" else ""
 
 
@@ -350,7 +338,6 @@ RULES = (
 
 
 def _second_model(config: ConfigValues) -> str | None:
-    """The reward model, where it is a model that is loaded here."""
     loaded = config.get("reward_model") and config.get("reward_model_type") in {"lora", "full"}
     return "reward_model" if loaded else None
 

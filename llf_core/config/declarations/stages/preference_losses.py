@@ -47,6 +47,6 @@ PREFERENCE_LOSSES: Mapping[str, PreferenceLoss] = MappingProxyType(
         "aot_unpaired": PreferenceLoss(needs_reference=True, averages=False, smooths=True, batch_dependent=True),
     }
 )
-"""The losses by name, LLaMA-Factory's six first."""
+"""LLaMA-Factory's six first."""
 SMOOTHED = tuple(name for name, loss in PREFERENCE_LOSSES.items() if loss.smooths)
 REFERENCE_FREE = tuple(name for name, loss in PREFERENCE_LOSSES.items() if not loss.needs_reference)

@@ -1,5 +1,3 @@
-"""Pre-training."""
-
 from __future__ import annotations
 
 from llf_core.config.declaration import StageDeclaration

@@ -29,19 +29,12 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def completion_tokens(config: ConfigValues, _prompt: int) -> int:
-    """Maximum number of tokens of a completion, whatever its prompt: sampling ends there, and forecasts count as many.
-
-    Args:
-        config: of the run.
-    """
+    """Maximum number of tokens of a completion, whatever its prompt."""
     return config.stage.max_completion_length
 
 
 def uses_of_completion(config: ConfigValues) -> int:
-    """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300, algorithm 1).
-
-    By it the forecast tells how many completions a run samples.
-    """
+    """Optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300, algorithm 1)."""
     return config.stage.num_iterations
 
 
@@ -60,10 +53,9 @@ def epoch_steps(config: ConfigValues, rows: float) -> int:
 def declare_group_stage(  # noqa: PLR0913 - what tells such stages apart
     name: str, label: str, implementation: str, options: type[Section], rules: tuple[Rule, ...] = (), *, beta: float
 ) -> StageDeclaration:
-    """Declare a stage that samples a group of completions for each prompt, with the traits that all of these share.
+    """Declare a stage that samples a group of completions for each prompt.
 
     Args:
-        name: the value of `stage` that selects it.
         implementation: `package.module:Class`.
         beta: its default of `beta`, that of TRL's trainer; at 0 no reference model is loaded.
     """

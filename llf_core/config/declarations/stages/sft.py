@@ -60,10 +60,7 @@ class SFTOptions(Section):
 
 
 def _weights_tokens(config: Mapping[str, object]) -> bool:
-    """Whether the loss weights tokens, so that it is no likelihood any more.
-
-    Such a loss cannot be read as a perplexity, and the doctor watches the plain SFT loss instead.
-    """
+    """Whether the loss weights tokens: it is no likelihood then, and cannot be read as a perplexity."""
     return any(bool(config.get(key)) for key in SWITCHES)
 
 
