@@ -51,6 +51,7 @@ def adapter_extract(
 
 @contextmanager
 def _undamaged() -> Iterator[None]:
+    """Report damaged weights in a sentence."""
     from safetensors import SafetensorError
 
     try:

@@ -1,5 +1,3 @@
-"""Opens the run that a command names."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -76,7 +76,7 @@ class WaitingPictures:
 
 
 def check_sight(service: ChatService, names: Iterable[str]) -> None:
-    """Refuse pictures for a loaded model that reads none: it would refuse each later question too.
+    """Refuse pictures for a loaded model that reads none.
 
     Raises:
         PictureError: a loaded model reads no pictures.
@@ -87,7 +87,7 @@ def check_sight(service: ChatService, names: Iterable[str]) -> None:
 
 
 def _typed(given: str) -> str:
-    """The path that was typed: as it is if there is such a file, else without quotes and backslashes."""
+    """The path that was typed; without quotes and backslashes unless there is such a file."""
     if is_there(expanded(given)):
         return given
     try:

@@ -194,7 +194,7 @@ class ChatSession:
                     time.sleep(POLL_SECONDS)
 
     def _answer(self, questions: dict[str, ChatMessage]) -> bool:
-        """Print and keep the reply of each model; whether one has answered."""
+        """Whether a model has answered."""
         answered = False
         for name, question in questions.items():
             if len(self._names) > 1:
@@ -216,7 +216,6 @@ class ChatSession:
         return answered
 
     def _print_reply(self, name: str, question: str) -> tuple[CollectedReply, bool]:
-        """Print a reply while it is written; it, and whether it was stopped."""
         messages = self.conversation.request_messages(self.conversation.path_to(question))
         request = ChatRequest(messages, sampling=self._sampling, max_tokens=self._max_tokens)
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -296,5 +295,6 @@ def _write_all(file: TextIO, text: str) -> None:
 
 
 def _set(sampling: ChatSampling) -> dict[str, object]:
+    """The sampling parameters that differ from the defaults."""
     plain = asdict(ChatSampling())
     return {key: value for key, value in asdict(sampling).items() if value != plain[key]}

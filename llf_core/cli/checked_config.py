@@ -69,11 +69,7 @@ def accepted(report: Report) -> RunConfig:
 
 
 def with_name_checks(report: Report, *, starting: bool = False) -> Report:
-    """Add the problems of models, data sets and modules that the config names.
-
-    Args:
-        starting: whether a run is about to start; a missing path is then an error, not a warning.
-    """
+    """Add the problems of names in the config; `starting` a run, a missing path is an error instead of a warning."""
     from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids
 

@@ -1,5 +1,3 @@
-"""`llf env` and `llf version`."""
-
 from rich.markup import escape
 
 from llf_core import __version__

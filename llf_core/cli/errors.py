@@ -1,5 +1,3 @@
-"""Errors that end a command with a sentence, and exit codes."""
-
 from __future__ import annotations
 
 import os

@@ -1,5 +1,3 @@
-"""`llf estimate`: forecasts memory, disk and time of a run."""
-
 from typing import Annotated
 
 import typer

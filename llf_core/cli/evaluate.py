@@ -1,5 +1,3 @@
-"""`llf eval`: measures models on data, side by side."""
-
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult, ExampleResult
 
 SHOWN_CHARACTERS = 160
-"""Characters of a text of an example."""
+"""Maximum characters of a text of an example."""
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option

@@ -1,5 +1,3 @@
-"""`llf find-learning-rate`: proposes a learning rate from short branches."""
-
 from typing import Annotated
 
 import typer

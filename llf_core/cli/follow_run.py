@@ -58,7 +58,7 @@ def follow_run(run: Run, *, as_json: bool) -> None:
 
 
 def _wait_for_end(run: Run, *, progress: bool) -> bool:
-    """Wait until the run ends, stopping or killing it at each interrupt; returns whether there was one."""
+    """Whether there was an interrupt, each of which stops or kills the run."""
     interrupted = False
     while True:
         try:

@@ -1,5 +1,3 @@
-"""`llf inspect`: shows training data as the loss sees it."""
-
 import errno
 from dataclasses import replace
 from pathlib import Path

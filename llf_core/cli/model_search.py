@@ -1,5 +1,3 @@
-"""`llf models`: searches the catalog of models."""
-
 from typing import TYPE_CHECKING, Annotated
 
 import typer

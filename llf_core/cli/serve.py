@@ -1,5 +1,3 @@
-"""`llf serve`: an OpenAI-compatible server of models, runs and adapters."""
-
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -103,6 +101,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _access(
     host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
 ) -> "tuple[Access, str | None]":
+    """Who may use the server, and the generated key."""
     from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback
     from llf_core.chat.server.keys import keys_of, new_key
 

@@ -37,10 +37,7 @@ def print_error(error: Exception) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print the result of a command as indented JSON to stdout, with control characters escaped.
-
-    Numbers that are not finite are the strings of `spell_non_finite`.
-    """
+    """Print the result of a command as JSON, with `spell_non_finite` and control characters escaped."""
     text = json.dumps(spell_non_finite(value), ensure_ascii=False, indent=2, allow_nan=False, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result
 

@@ -1,5 +1,3 @@
-"""`llf train` and `llf demo`: commands that start and follow a run."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""`llf try-rewards`: the rewards of completions that the untrained model samples."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""`llf validate`: checks a config."""
-
 import typer
 
 from llf_core.cli.checked_config import (

@@ -1,5 +1,3 @@
-"""`llf runs export` and `llf runs import`: a whole run as a zip file."""
-
 from pathlib import Path
 from typing import Annotated
 

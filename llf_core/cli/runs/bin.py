@@ -1,5 +1,3 @@
-"""`llf runs delete`, `restore` and `clean`."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""`llf runs list` and `show`."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: requests to a live run."""
-
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +72,6 @@ def _ask(run: str, what: str, args: dict[str, object] | None = None) -> None:
 
 
 def _has_ended(run: "Run") -> bool:
-    """Whether the run has already ended; prints so."""
     from llf_core.runs import FINAL
 
     with in_a_sentence():

@@ -1,5 +1,3 @@
-"""`llf runs resume`, `branch` and `replay`."""
-
 from typing import TYPE_CHECKING, Annotated
 
 import typer
