@@ -1,5 +1,3 @@
-"""A problem that the doctor found."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

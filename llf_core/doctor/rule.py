@@ -1,5 +1,3 @@
-"""A rule of the doctor, and the stages it applies to."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass
