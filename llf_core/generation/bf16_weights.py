@@ -28,7 +28,7 @@ NAME = "_llf_narrow"
 
 
 def add_bf16_copies(model: nn.Module) -> int:
-    """Add bfloat16 copies to float32 weights of linear layers that bfloat16 represents exactly; number of copies.
+    """Add bfloat16 copies to float32 weights of linear layers that bfloat16 represents exactly; returns their bytes.
 
     Only on a CPU, for weights of at least `MIN_VALUES` values, up to half of the free memory. A copy is used until its
     weight is modified in place or moved; weights created in inference mode get none, since their changes cannot be

@@ -210,7 +210,7 @@ def _diagonal_view(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> T
 
 
 def join_weights(model: nn.Module) -> int:
-    """Move weights with the same input into one buffer each, so that they are multiplied at once; number of buffers.
+    """Move weights with the same input into one buffer each, to multiply them at once; returns the number of buffers.
 
     Joined are query, key and value projections, and gate and up projections, by their names. The parameters become
     views of the buffer. Do not train the model afterwards: other references to a weight's old memory would keep it
@@ -246,9 +246,9 @@ def _move(weights: Sequence[nn.Parameter]) -> None:
 
 
 def join_adapters(model: nn.Module) -> int:
-    """Move the LoRA matrices of layers with the same input into one buffer each; number of buffers.
+    """Move the LoRA matrices of layers with the same input into one buffer each; returns the number of such groups.
 
-    The parameters become views, for B not contiguous ones. Do not train or save the model afterwards.
+    The parameters become views, which are not contiguous for B. Do not train or save the model afterwards.
     """
     joined = 0
     for parts in _with_one_input(model):
