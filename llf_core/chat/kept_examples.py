@@ -1,8 +1,8 @@
 """Keeps replies of a chat as training data: rows of named data sets in `$LLF_HOME/kept`.
 
 A data set has one file for each kind: examples (`sft`), pairs (`dpo`, `rm`) and ratings (`kto`). Each row has a column
-`kept`, which training ignores: its id, and where it came from. The row is noted in the conversation and its file, for
-`undo_kept`. If that fails, the row stays in the data set; keeping again replaces it.
+`kept`, which training ignores: its id, and where it came from. Keeping a reply again replaces its row. The row is noted
+in the conversation and its file, for `undo_kept`; if that fails, it stays in the data set.
 """
 
 from __future__ import annotations

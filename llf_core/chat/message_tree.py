@@ -41,7 +41,7 @@ class MessageTree:
         return True
 
     def _choose(self, message: ChatMessage | None, target: str, *, last: bool = False) -> None:
-        """Choose the path of a target (empty: of all) through a message; None for before the first one."""
+        """Choose the path of a target (empty: of all) through a message; with None, it ends before the first one."""
         self._events += 1
         if message is None:
             self._ends[target] = _Choice(self._events, None, last=True)
