@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
 
 Verdict = Literal["yes", "setting", "no"]
-"""Whether a server loads an adapter; `setting`: with what its sentence says."""
+"""Whether a server loads an adapter; `setting`: only with a setting, which the reason names."""
 LABELS: Mapping[Verdict, str] = MappingProxyType({"yes": "yes", "setting": "with a setting", "no": "no"})
 WHOLE = "The result is a whole model, which every server loads that knows its architecture."
 WHOLE_REWARD = "The result is a reward model: a sequence classifier, which does not generate text."

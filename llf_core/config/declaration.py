@@ -40,7 +40,7 @@ class Declaration:
     Attributes:
         name: the value that selects it, such as `lora`.
         summary: one line for the list in the form: what it changes, and when to take it.
-        paper: such as `arXiv 2106.09685`.
+        paper: such as `arXiv 2106.09685`; may be empty.
         implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
         options: their keys are unique over all sections and plug-ins.
         rules: combinations of values that do not work, checked whether it is selected or not.
@@ -135,14 +135,15 @@ class MethodDeclaration(Declaration):
 
     Attributes:
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
-        adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`).
+        adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`) and
+            `llf runs loss` can load.
         tuner: the adapter of PEFT that a config asks for, if `llf_core.methods.peft_tuner.PeftTuner` implements the
             method.
         prompts: whether a config trains vectors that are put before each example instead of changing layers.
         trains_cache: whether a config trains keys and values in attention's cache, which gradient checkpointing drops.
         check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
             they do. Checked before the start where the shapes are known, and again when the model is loaded.
-        rank_key: the option that holds the rank of its matrices, which less memory can lower.
+        rank_key: the option that holds the rank of its matrices, which less memory can lower; None without one.
         selects_blocks: whether it trains some transformer blocks whole (`freeze_trainable_layers`).
         trained_parameters: number of trained parameters, from the config and the shape of each weight by name; None
             where that needs the model.

@@ -24,7 +24,7 @@ SHARDS = {
 }  # fmt: skip
 """Values of `strategy` by those of transformers' `fsdp` and accelerate's `fsdp_sharding_strategy`."""
 OWN_FILE = re.compile(r"ds_z([0-3])(_offload)?_config\.json")
-"""Names of LLaMA-Factory's files of DeepSpeed, which say what they hold if the file is missing."""
+"""Names of LLaMA-Factory's files of DeepSpeed, whose content is known where a copied config comes without them."""
 PLACED = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",

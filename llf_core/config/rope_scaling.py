@@ -53,7 +53,7 @@ class RopeScaling:
 
     @property
     def position_embeddings(self) -> int:
-        """The model's `max_position_embeddings` in tokens: the scaled length; transformers scales `dynamic` itself."""
+        """The model's `max_position_embeddings` in tokens: the scaled length; of `dynamic` the original."""
         return self.original if self.kind == "dynamic" else self.longest
 
     def parameters(self, before: Mapping[str, object]) -> dict[str, object]:

@@ -345,7 +345,7 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
 
 
 def memory_leaks(metrics: RunMetrics) -> Finding | None:
-    """Find memory that grows steadily, and will not suffice until the last step.
+    """Find memory that grows steadily, so that it will not suffice until the last step.
 
     After the first fifth, in which caches fill, the medians of `BLOCKS` parts must increase strictly, by `CREEP` and
     `CREEP_LEAST` bytes in total, a third of it in the second half.

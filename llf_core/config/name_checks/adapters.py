@@ -57,9 +57,8 @@ def _check_shapes(config: RunConfig) -> CheckResult:
 def model_shapes(config: RunConfig) -> Shapes | None:
     """Read the shape of each weight of the config's model, by name; empty if its folder has no safetensors files.
 
-    Returns:
-        None if the shapes are not known on this machine, are those of packed integers, or some belong to vision or
-        audio towers.
+    None if the shapes are not known on this machine, are those of packed integers, or some belong to vision or audio
+    towers.
     """
     model = config.model.model_name_or_path
     if model == EMBEDDED:

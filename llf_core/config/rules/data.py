@@ -35,7 +35,7 @@ def _wrong_renames(given: dict[str, object] | None) -> list[str]:
 OWN_FIELDS = ("role", "content")
 """Keys of a message that every format sets itself."""
 LEAST_SHARE = 0.001
-"""Minimum share of a data set that is to be used up: it takes a thousand turns an example."""
+"""Minimum share of a data set that is to be used up; at it, an example takes a thousand turns."""
 
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
