@@ -1,4 +1,4 @@
-"""The design page names what there is: commands, kinds of plug-ins, names of the notebook, folders, routes."""
+"""The docs name what there is: commands, kinds of plug-ins, names of the notebook, folders, routes."""
 
 from __future__ import annotations
 
@@ -16,42 +16,47 @@ from llf_core.config.registry import DECLARATION_TYPES, GROUPS
 from llf_widgets.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "design.md").read_text()
 
 
-def part(title: str) -> str:
-    """The text of a section."""
-    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def part(name: str, title: str) -> str:
+    """The text of a section of a page."""
+    text = page(name).partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    assert text, f"docs/{name} has no section {title}"
+    return text
 
 
 def test_commands_are_those_of_the_command_line() -> None:
     top = typer.main.get_command(app)
-    named = re.findall(r"`llf ([\w-]+)", part("Commands"))
-    (of_runs,) = re.findall(r"`llf runs \[([\w|-]+)\]`", part("Commands"))
+    named = re.findall(r"`llf ([\w-]+)", part("commands.md", "Commands"))
+    (of_runs,) = re.findall(r"`llf runs \[([\w|-]+)\]`", part("commands.md", "Commands"))
     assert set(named) == set(top.commands)  # type: ignore[attr-defined]
     assert set(of_runs.split("|")) == set(top.commands["runs"].commands)  # type: ignore[attr-defined]
 
 
 def test_kinds_of_plug_ins_are_those_that_are_called() -> None:
-    sentence = part("Plug-ins").partition(".")[0]
+    sentence = part("design.md", "Plug-ins").partition(".")[0]
     assert re.findall(r"`(\w+)`", sentence) == list(GROUPS)
-    assert re.findall(r"`(llf\.\w+)`", part("Plug-ins")) == list(GROUPS.values())
+    assert re.findall(r"`(llf\.\w+)`", part("design.md", "Plug-ins")) == list(GROUPS.values())
 
 
 def test_the_page_on_plug_ins_has_each_kind_with_its_declaration_and_its_hook() -> None:
-    page = (ROOT / "docs" / "plugins.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| `(llf\.\w+)` \| `(\w+)` \| `([\w.]+)\.(\w+)\.(\w+)`", page, re.MULTILINE)
+    text = page("plugins.md")
+    rows = re.findall(r"^\| `(\w+)` \| `(llf\.\w+)` \| `(\w+)` \| `([\w.]+)\.(\w+)\.(\w+)`", text, re.MULTILINE)
     assert [(kind, group) for kind, group, *_ in rows] == list(GROUPS.items())
     assert [declaration for _, _, declaration, *_ in rows] == [one.__name__ for one in DECLARATION_TYPES]
     for _, _, _, module, name, hook in rows:
         base = getattr(importlib.import_module(module), name)
         assert hook in base.__abstractmethods__
-    example = page.partition("## A worked example")[2].partition("\n## ")[0]
+    example = part("plugins.md", "A worked example")
     assert sum(len(block.strip().splitlines()) for block in example.split("```")[1::2]) < 60
 
 
 def test_names_of_the_notebook_are_there() -> None:
-    code = part("Notebook names").split("```")[1]
+    code = part("commands.md", "Notebook names").split("```")[1]
     named = set(re.findall(r"\bllf\.(\w+)", code))
     assert named <= set(llf_widgets.__all__)
     assert set(llf_widgets.__all__) - named == {"__version__", "load_ipython_extension"}
@@ -59,13 +64,13 @@ def test_names_of_the_notebook_are_there() -> None:
 
 def test_extras_are_those_of_the_package() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    sentence = re.search(r"More extras: ([^.]*)\.", part("Dependencies"))
+    sentence = re.search(r"More extras: ([^.]*)\.", part("developing.md", "Dependencies"))
     assert sentence is not None
     assert {"train", *re.findall(r"`(\w+)`", sentence[1])} == set(extras)
 
 
 def test_folders_are_there() -> None:
-    house = part("Package layout").split("```")[1]
+    house = part("design.md", "Packages").split("```")[1]
     for base in ("llf_core", "llf_widgets"):
         block = re.search(rf"^{base}/.*\n((?:  .*\n)+)", house, re.MULTILINE)
         assert block is not None
@@ -81,7 +86,7 @@ def test_folders_are_there() -> None:
 def test_routes_are_those_of_the_server() -> None:
     named = {
         re.sub(r"<(id|key)>", "X", route.partition("?")[0])
-        for route in re.findall(r"`(?:GET|POST|PATCH|DELETE) llf/api/([^`]*)`", PAGE)
+        for route in re.findall(r"`(?:GET|POST|PATCH|DELETE) llf/api/([^`]*)`", page("formats.md"))
     }
     served = {re.sub(r"\(\?P<(run_id|key)>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
     assert named == served
@@ -99,7 +104,7 @@ def modules() -> dict[str, list[Path]]:
 
 
 def test_names_that_packages_use_of_each_other_are_in_the_module_that_is_named() -> None:
-    code = part("Public names").split("```")[1]
+    code = part("developing.md", "Public names").split("```")[1]
     named = set(re.findall(r"(?<![\w./`\"])([a-z_]+(?:\.[a-z_]+)*)\.([A-Za-z_]+)(?=[(:])", code))
     named = {(module, name) for module, name in named if module not in {"config", "llf_core"}}  # `config` is an object
     assert len(named) > 30
@@ -116,6 +121,6 @@ def test_files_that_the_docs_name_are_there() -> None:
     for folder, inner, files in os.walk(ROOT):
         inner[:] = set(inner) - {".venv", "node_modules"}
         there += [f"{folder.removeprefix(str(ROOT))}/{file}" for file in files if Path(file).suffix]
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        for file in re.findall(r"`((?:\w+/)+\w+\.(?:py|toml|jinja|mjs|tsx?|js))`", page.read_text()):
-            assert any(path.endswith("/" + file) for path in there), f"{page.name} names {file}"
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        for file in re.findall(r"`((?:\w+/)+\w+\.(?:py|toml|jinja|mjs|tsx?|js))`", path.read_text()):
+            assert any(one.endswith("/" + file) for one in there), f"{path.name} names {file}"

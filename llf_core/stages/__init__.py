@@ -1,1 +1,1 @@
-"""What is minimised: one file a stage, and the one subclass of `transformers.Trainer`."""
+"""Training objectives: one file or folder a stage; `losses/` of the DPO family; `base/` for what all stages share."""

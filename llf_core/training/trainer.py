@@ -1,4 +1,4 @@
-"""The subclass of `transformers.Trainer`. It overrides public methods only; a test pins their signatures."""
+"""The trainer of every `LossStage`. It overrides public methods of `transformers.Trainer` only; a test pins them."""
 
 from __future__ import annotations
 
