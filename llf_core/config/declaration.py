@@ -172,6 +172,8 @@ class ModifierDeclaration(Declaration):
         switch: the key, usually one of its options, that selects it where its value is neither empty, 0 nor false.
         flattened: whether it works with flattened batches alone, so that a model that needs padding is refused.
         continued: options that differ in a run that starts from its result, so that the model is not changed twice.
+        reads_weights: whether it reads weights or runs the model, so that each process must load all weights before
+            they are sharded.
     """
 
     kind: ClassVar[str] = "modifier"
@@ -181,6 +183,7 @@ class ModifierDeclaration(Declaration):
     switch: str
     flattened: bool = False
     continued: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    reads_weights: bool = True
 
     @property
     def selector(self) -> str:

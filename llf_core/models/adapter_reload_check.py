@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 def check_adapter_reloads(model: nn.Module) -> None:
     """Check, before training, that PEFT can save a new adapter and load all of it again.
 
-    Some versions of PEFT drop weights of some modules. Models without an adapter, and prompts that an encoder computes
-    (`encoded_prompt`), are not checked.
+    Some versions of PEFT drop weights of some modules. Models without an adapter or without values, and prompts that an
+    encoder computes (`encoded_prompt`), are not checked.
 
     Raises:
         ModelError: names the modules that can be trained.
     """
     if not hasattr(model, "peft_config") or encoded_prompt(model) is not None:
+        return
+    if any(one.is_meta for one in model.parameters()):
         return
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict

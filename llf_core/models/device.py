@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-Device = Literal["cuda", "mps", "cpu"]
+Device = Literal["cuda", "mps", "cpu", "meta"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -22,6 +22,7 @@ class DevicePlan:
     """Device and precision of a model.
 
     Attributes:
+        device: for `load_model` also `meta`, which makes a model without values.
         dtype: of frozen weights; trained weights are float32 unless `pure_bf16` is set.
         autocast: None where all weights have one dtype.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +64,16 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         plan: from `plan_device`. For the dtype of the weights see `loading_dtype`.
 
     Returns:
-        The model on the plan's device. Its weights are random with `train_from_scratch`. Otherwise no weight that the
-        run uses is missing, and the result of a run has the weights that it saved.
+        The model on the plan's device; for `meta` nothing but the headers of the weight files is read. Its weights are
+        random with `train_from_scratch`. Otherwise no weight that the run uses is missing, and the result of a run has
+        the weights that it saved.
 
     Raises:
         ModelError: unknown architecture, missing or broken weights, a package of the quantizer or of attention kernels
             that is not installed, or new tokens for which the embedding cannot be resized.
     """
     import_bitsandbytes()
+    import torch
     from transformers import AutoModelForCausalLM
 
     trusted = resolve_trust_remote_code(source, config)
@@ -90,8 +93,10 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if scaled is not None:
         arguments["config"] = scaled
     if config.model.train_from_scratch:
-        return with_new_tokens(_random_model(kind, source, config, arguments).to(plan.device), source, config)
-    arguments |= {"device_map": {"": plan.place}} if quantized else {}
+        with torch.device("meta") if plan.device == "meta" else nullcontext():
+            made = _random_model(kind, source, config, arguments)
+        return with_new_tokens(made.to(plan.device), source, config)
+    arguments |= {"device_map": {"": plan.place}} if quantized or plan.device == "meta" else {}
     try:
         with no_progress_bars():
             folder, files = _files(source, bits, arguments["dtype"])
@@ -130,7 +135,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if (not quantized and quantize_with_hqq(model, config, plan)) or quantized:
         keep_differentiable(model)
         release_files(model)
-    else:
+    elif plan.device != "meta":
         check_checksums(model, source.folder)
     fix_generation_config(model)
     return with_new_tokens(model if is_quantized(model) else model.to(plan.device), source, config)

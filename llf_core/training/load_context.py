@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import torch
 from transformers import set_seed
 
 from llf_core.acceleration.patching.causal_head import install_head, puts_prompt
-from llf_core.acceleration.patching.install import Accelerated, accelerate
+from llf_core.acceleration.patching.install import Accelerated, accelerate, parts_of, take_over
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
-from llf_core.config.rules.conditions import packs_examples
+from llf_core.config.rules.conditions import packs_examples, shards_weights, whole_load_reason
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import PackedRows, check_packing, prepare
 from llf_core.data.streaming import Stream
@@ -39,6 +40,7 @@ from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method, check_flattened
 from llf_core.runs.phases import begin_phase
 from llf_core.stages.base.context import TrainingContext
+from llf_core.stages.base.ranks import from_main, is_main, world_size
 from llf_core.training.parameter_map import parameter_map
 from llf_core.training.position_limit import check_positions
 
@@ -89,13 +91,15 @@ def load_context(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: 
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     method = make_method(config)
-    loaded = load_model(source, config, plan)
+    alone = _main_loads_alone(source, config)
+    place = replace(plan, device="cpu" if is_main() else "meta") if alone else plan
+    loaded = load_model(source, config, place)
     if not isinstance(data.train, Stream):
         method.sample = partial(_some_examples, data.train, loaded.device)
     model = _adapted(loaded, source, config, writer, method=method, sees=processor is not None)
     add_end_tokens(model, data.template.end_ids(tokenizer))
     modifiers = apply_modifiers(model, config)
-    accelerated = _accelerated(model, config) if processor is None else _seeing(model)
+    accelerated = _accelerated(model, config, plan, sees=processor is not None, alone=alone)
     for note in accelerated.notes:
         logger.info(note)
     check_packing(packing=packs_examples(config), flattens=accelerated.flattens, why=accelerated.why)
@@ -147,7 +151,7 @@ def _adapted(  # noqa: PLR0913 - the parts of a run
     """Load the model and apply its method; warnings about the architecture are written first."""
     if source.kind == "gguf":
         _tell_properties(model.config.to_dict(), config, writer)
-    if sees:
+    if sees and model.device.type != "meta":
         check_forward(model, source)
     if unquantized := unquantized_notice(model):
         writer.warn("quantization_bit", unquantized)
@@ -189,13 +193,40 @@ def _some_examples(rows: Any, device: torch.device) -> Iterator[dict[str, torch.
         yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
-    """Apply the fast path to the model, as far as the config allows."""
+def _main_loads_alone(source: ModelSource, config: RunConfig) -> bool:
+    """Whether the first process alone loads the weights, on the CPU, and `shard` hands them to the others."""
+    if not shards_weights(config) or world_size() == 1:
+        return False
+    why = whole_load_reason(config, gguf=source.kind == "gguf")
+    if why:
+        logger.info(f"Each process loads all weights before they are sharded, since {why}.")
+    return not why
+
+
+def _accelerated(
+    model: PreTrainedModel, config: RunConfig, plan: DevicePlan, *, sees: bool, alone: bool
+) -> Accelerated:
+    """Apply the fast path; if the first process alone has weights to compare, the others take over its result."""
+
+    def find() -> Accelerated:
+        return _seeing(model) if sees else _fast_path(model, config, plan)
+
+    if not alone:
+        return find()
+    found, parts, state = from_main(lambda: (find(), parts_of(model), torch.get_rng_state()))
+    if not is_main():
+        take_over(model, parts)
+        torch.set_rng_state(state)  # as after the random weights, which the first process alone has drawn
+    return found
+
+
+def _fast_path(model: PreTrainedModel, config: RunConfig, plan: DevicePlan) -> Accelerated:
+    """The fast path of a model of text, as far as the config allows."""
     if not config.training.fast_path:
         why = "`fast_path` is false."
         return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
     padded = "Vectors before each example cannot stand between the documents of a row." if puts_prompt(model) else ""
-    return accelerate(model, attention=config.model.flash_attn != "disabled", padded=padded)
+    return accelerate(model, attention=config.model.flash_attn != "disabled", padded=padded, device=plan.device)
 
 
 def _seeing(model: PreTrainedModel) -> Accelerated:

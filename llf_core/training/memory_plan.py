@@ -16,6 +16,7 @@ from llf_core.data.streaming import Stream
 from llf_core.estimate.planned_step import largest_patches
 from llf_core.models.gradient_checkpointing import CheckpointingChoice, choose_checkpointing, enable_checkpointing
 from llf_core.models.step_forecast import forecast_step, free_memory
+from llf_core.stages.base.ranks import from_all
 from llf_core.training.past_run import patches_of
 from llf_core.training.resolved_config import read_resolved
 
@@ -61,6 +62,9 @@ def decide_checkpointing(
     available = free_memory(context.plan.device)
     if context.plan.device != "cuda":
         available //= config.launch.num_processes  # which share the memory of the machine
+    if plain is not None and context.model.device.type != context.plan.device:  # its share is not there yet
+        available -= plain.weights
+    available = min(from_all(available))  # a rank that recomputes layers gathers them once more
     chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)
     kept = _kept_choice(context) if resumes else None
     if kept is not None and kept != chosen.on and config.training.gradient_checkpointing is None:

@@ -190,15 +190,21 @@ def install_head(model: nn.Module) -> str | None:
     fits = [one for one in found if not isinstance(one, str)]
     if not fits:
         return f"{found[0] if found else 'no decoder is known'} in {name}."
+    accept_objective(model, *fits[0])
+    return None
+
+
+def accept_objective(model: nn.Module, decoder: nn.Module, scale: float, softcap: float | None) -> None:
+    """Replace the forward of a causal language model as `install_head` does, with the terms of a `Head` that fits."""
+    causal = causal_of(model)
     # Not registered as a submodule, so that the decoder keeps its one name.
-    object.__setattr__(causal, "_llf_decoder", fits[0][0])
-    causal._llf_terms = fits[0][1:]
+    object.__setattr__(causal, "_llf_decoder", decoder)
+    causal._llf_terms = (scale, softcap)
     causal._llf_plain_forward = causal.forward
     causal.forward = MethodType(_with_objective(inspect.signature(type(causal).forward)), causal)
     wrapper: Any = causal if model is causal else getattr(model, "base_model", None)
     if wrapper is not causal and "forward" in vars(wrapper or causal):
         wrapper.forward = causal.forward  # PEFT's adaption prompt keeps the model's forward of before
-    return None
 
 
 def _with_objective(signature: inspect.Signature) -> Callable[..., object]:

@@ -54,14 +54,19 @@ class EquivalenceCheck:
         separate_modules: modules that are called separately for each document; filled by `flattens`.
     """
 
-    def __init__(self, causal: PreTrainedModel) -> None:
-        """Record the hidden states of a causal language model in evaluation mode."""
+    def __init__(self, causal: PreTrainedModel, device: str | None = None) -> None:
+        """Record the hidden states of a causal language model in evaluation mode.
+
+        Args:
+            device: to which the parts that are run are moved, and stay; None for where the model is.
+        """
         self.decoder = decoder_of(causal)
         self.calls: dict[Hashable, dict[str, object]] = {}
         self.separate_modules: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
         embeddings = causal.get_input_embeddings()
-        self._device, size = embeddings.weight.device, len(embeddings.weight)
+        self._moves, size = device is not None, len(embeddings.weight)
+        self._device = torch.device(device or embeddings.weight.device)
         generator = torch.Generator().manual_seed(0)
         self._first, self._second, self._third = (
             torch.randint(0, size, (length,), generator=generator).to(self._device) for length in (*LENGTHS, LENGTHS[0])
@@ -242,15 +247,21 @@ class EquivalenceCheck:
     @contextmanager
     def _few_layers(self) -> Iterator[None]:
         if self._layers is None:
+            self._move()
             yield
             return
         name, count = self._layers
         layers = self.decoder._modules[name]
         self.decoder._modules[name] = nn.ModuleList(layers[:count])
         try:
+            self._move()
             yield
         finally:
             self.decoder._modules[name] = layers
+
+    def _move(self) -> None:
+        if self._moves:
+            self.decoder.to(self._device)
 
     @contextmanager
     def _recording_calls(self) -> Iterator[None]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Forward = Callable[..., Any]
 
+RECIPE = "recipe"
+"""Attribute of a fast forward that was made: what made it, which another process can make it from."""
 SILU = ("SiLU", "SiLUActivation")
 
 
@@ -48,22 +50,36 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
     return linears(x.to(computing_dtype(x)), found)
 
 
-def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
-    """Create a fast forward of an RMS norm, see `rms_norm`; calls with further arguments use the module's own.
+@dataclass(frozen=True)
+class RMSNorm:
+    """RMS norm, see `rms_norm`; calls with further arguments use the module's own forward.
 
     Norms run in each layer twice or more, and are limited by memory bandwidth.
 
-    Args:
+    Attributes:
         offset: 1 for Gemma's norms, else 0.
         keeps_dtype: whether the output has the dtype of the input, whatever the dtype of the weight.
     """
 
-    def forward(self: Any, x: Tensor, *args: object, **kwargs: object) -> object:
-        if args or kwargs:
-            return type(self).forward(self, x, *args, **kwargs)
-        normed = rms_norm(x, self.weight, eps, offset)
-        return normed.to(x.dtype) if keeps_dtype else normed
+    eps: float
+    offset: float
+    keeps_dtype: bool
 
+    def forward(self) -> Forward:
+        """The forward to install with `install`."""
+        eps, offset, keeps_dtype = self.eps, self.offset, self.keeps_dtype
+
+        def forward(self: Any, x: Tensor, *args: object, **kwargs: object) -> object:
+            if args or kwargs:
+                return type(self).forward(self, x, *args, **kwargs)
+            normed = rms_norm(x, self.weight, eps, offset)
+            return normed.to(x.dtype) if keeps_dtype else normed
+
+        return _made(forward, self)
+
+
+def _made(forward: Forward, recipe: object) -> Forward:
+    setattr(forward, RECIPE, recipe)
     return forward
 
 
@@ -109,7 +125,7 @@ class GatedMLP:
             inner = swiglu(gate.contiguous(), up.contiguous()) if type(act).__name__ in SILU else act(gate) * up
             return project(inner, (getattr(self, output),))[0]
 
-        return forward
+        return _made(forward, self)
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,7 @@ class RotaryAttention:
                 output = document_attention(q, k, v, layout)
             return project(output.reshape(*hidden_states.shape[:-1], -1), (getattr(self, fast.output),))[0], None
 
-        return forward
+        return _made(forward, self)
 
     def project_heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute q, k and v: projected, with q and k normalized if the module has such norms, before rotation.

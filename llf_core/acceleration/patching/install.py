@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.causal_head import accept_objective, causal_of, install_head
 from llf_core.acceleration.patching.equivalence import EquivalenceCheck
-from llf_core.acceleration.patching.fast_forwards import install, linear_forward
+from llf_core.acceleration.patching.fast_forwards import RECIPE, install, linear_forward
 from llf_core.acceleration.patching.linear_operands import is_adapted
 from llf_core.acceleration.patching.matching import QKV, TEST_ERRORS, match_attention, match_mlp, match_norm
+from llf_core.acceleration.patching.per_document import call_per_document
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llf_core.acceleration.patching.fast_forwards import Forward
+
+OWN = (install.__module__, call_per_document.__module__)
+"""Modules of the forwards that are installed here, without the head's."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,48 @@ class Accelerated:
     forks: bool = False
 
 
-def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
+@dataclass(frozen=True)
+class Parts:
+    """What `accelerate` has replaced in a model, to replace it in the same model of another process.
+
+    Attributes:
+        attention: name of its attention.
+        forwards: by path of the module, the new forward or what makes it.
+        head: path of the decoder in the causal model, scale and soft cap; None without a forward for objectives.
+    """
+
+    attention: str
+    forwards: Mapping[str, Any]
+    head: tuple[str, float, float | None] | None
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """Find what `accelerate` or `install_head` has replaced in a model."""
+    causal: Any = causal_of(model)
+    forwards = {}
+    for path, module in model.named_modules():
+        forward = getattr(vars(module).get("forward"), "__func__", None)
+        if getattr(forward, "__module__", "") in OWN:
+            forwards[path] = getattr(forward, RECIPE, forward)
+    decoder = getattr(causal, "_llf_decoder", None)
+    path = next((path for path, module in causal.named_modules() if module is decoder), "")
+    return Parts(causal.config._attn_implementation, forwards, None if decoder is None else (path, *causal._llf_terms))
+
+
+def take_over(model: nn.Module, parts: Parts) -> None:
+    """Replace in a model what was replaced in the same model of another process, which alone has its weights."""
+    causal = causal_of(model)
+    if parts.attention != causal.config._attn_implementation:
+        attention_backend.register()
+        causal.set_attn_implementation(parts.attention)
+    for path, found in parts.forwards.items():
+        install(model.get_submodule(path), found.forward() if hasattr(found, "forward") else found)
+    if parts.head is not None:
+        path, scale, softcap = parts.head
+        accept_objective(model, causal.get_submodule(path), scale, softcap)
+
+
+def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "", device: str | None = None) -> Accelerated:
     """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
     Norms, MLPs and attentions are recognized by what a small copy of them computes, LoRA layers by their class, and the
@@ -50,10 +97,9 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
         model: causal language model of transformers, wrapped by PEFT or not.
         attention: whether its attention may be replaced; otherwise batches are not flattened.
         padded: why batches may not be flattened, as a sentence, where what the adapter does forbids it; else empty.
+        device: where the model will compute, to compare it there; None for where it is.
     """
-    from llf_core.acceleration.patching.causal_head import install_head
-
-    accelerated = _patch_decoder(model, attention=attention, padded=padded)
+    accelerated = _patch_decoder(model, attention=attention, padded=padded, device=device)
     plain_head = install_head(model)
     if not plain_head:
         return accelerated
@@ -61,23 +107,29 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
     return replace(accelerated, notes=notes)
 
 
-def _patch_decoder(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
+def _patch_decoder(
+    model: nn.Module, *, attention: bool = True, padded: str = "", device: str | None = None
+) -> Accelerated:
     """`accelerate` without the model's head, for models that are called without an objective, such as classifiers."""
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
+    place = causal.device
+    elsewhere = device if device is not None and device != place.type else None
     for module in training:  # eval() would take longer than the test itself
         vars(module)["training"] = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _patch(causal, attention=attention, padded=padded)
+            return _patch(causal, attention=attention, padded=padded, device=elsewhere)
     finally:
+        if elsewhere is not None:
+            causal.to(place)
         for module in training:
             vars(module)["training"] = True
 
 
-def _patch(causal: PreTrainedModel, *, attention: bool, padded: str) -> Accelerated:
+def _patch(causal: PreTrainedModel, *, attention: bool, padded: str, device: str | None) -> Accelerated:
     try:
-        check = EquivalenceCheck(causal)
+        check = EquivalenceCheck(causal, device)
     except TEST_ERRORS as error:
         untested = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, because {untested}",), why=untested)
@@ -112,7 +164,7 @@ def restore(model: nn.Module) -> None:
     batches rely, nor the head's forward.
     """
     for module in model.modules():
-        if getattr(vars(module).get("forward"), "__module__", None) == install.__module__:
+        if getattr(vars(module).get("forward"), "__module__", None) == OWN[0]:
             del module.forward
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttention, norm_forward
+from llf_core.acceleration.patching.fast_forwards import GatedMLP, RMSNorm, RotaryAttention
 from llf_core.acceleration.patching.probe_module import (
     WIDTH,
     has_dropout,
@@ -52,7 +52,7 @@ def match_norm(module: nn.Module) -> Forward | None:
     x = random_normal(2, 3, weight.shape[0])
     for offset in (0.0, 1.0):
         for keeps_dtype in (False, True):
-            fast = norm_forward(eps, offset, keeps_dtype=keeps_dtype)
+            fast = RMSNorm(eps, offset, keeps_dtype).forward()
             tried = (x * 3, x * math.sqrt(eps))
             if _agrees(small, partial(fast, small), tried) and _same_dtype(small, partial(fast, small), x.bfloat16()):
                 return fast

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
-from llf_core.config.registry import method_of, stage_of
+from llf_core.config.registry import method_of, modifiers_of, stage_of
+from llf_core.config.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -67,3 +68,23 @@ def joins_texts(c: ConfigValues) -> bool:
 def packs_examples(c: ConfigValues) -> bool:
     """Whether examples, which do not attend to each other, are packed into rows: texts are joined instead."""
     return bool(c.data.packing) and stage_of(c).data_kind != "texts"
+
+
+def shards_weights(c: ConfigValues) -> bool:
+    """Whether each of several processes keeps only its share of the weights."""
+    return STRATEGIES[c.launch.strategy].shards and c.launch.ranks > 1
+
+
+def whole_load_reason(c: ConfigValues, *, gguf: bool) -> str:
+    """Why each process, and not the first one alone, loads all weights before they are sharded.
+
+    It is the end of a sentence, and empty if the first one alone does.
+
+    Args:
+        gguf: whether the model is a GGUF file.
+    """
+    if gguf:
+        return "the model is a GGUF file"
+    if c.model.adapter_name_or_path:
+        return "there are adapters in adapter_name_or_path"
+    return next((f"{one.switch} reads them" for one in modifiers_of(c) if one.reads_weights), "")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainerCallback
 
+from llf_core.config.rules.conditions import shards_weights
+from llf_core.config.strategies import STRATEGIES
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
 from llf_core.stages.base.oom_retry import BatchSplitter
@@ -83,9 +85,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Create the trainer. Arguments are the stage and those of `transformers.Trainer`."""
+        self.stage = stage
         super().__init__(**kwargs)
         self.add_callback(ResultWeights())
-        self.stage = stage
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self.pending_losses: list[tuple[int, list[tuple[Tensor, ...]]]] = []
@@ -110,10 +112,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             The optimizer, also set as `optimizer`.
         """
         trained, config = self.model if model is None else model, self.stage.config
-        strategy = "ddp" if config is None or world_size() == 1 else config.launch.strategy
-        sharded = strategy != "ddp"
-        if sharded and self.optimizer is None:
-            shard(trained, self.args.device, keeps=strategy == "zero2")
+        sharded = self._shards
+        if config is not None and sharded and self.optimizer is None:
+            shard(trained, self.args.device, keeps=STRATEGIES[config.launch.strategy].keeps_gathered)
             self.is_distributed_loading_by_transformers = True  # accelerate wraps nothing around such a model
         if config is not None and self.optimizer is None:
             groups = self._parameter_groups(trained)
@@ -125,6 +126,22 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         if sharded:
             keep_shards_apart(optimizer)
         return optimizer
+
+    @property
+    def _shards(self) -> bool:
+        """Whether `shard` distributes the model, when its optimizer is made."""
+        config = self.stage.config
+        return config is not None and world_size() > 1 and shards_weights(config)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Move the model as `transformers.Trainer` does, unless it will be sharded: it may not fit as a whole."""
+        if not self._shards:
+            super()._move_model_to_device(model, device)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load weights as `transformers.Trainer` does; one that waits for those of the first process needs none."""
+        if self.model.device.type != "meta":
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's metrics; an optimizer that frees gradients in the backward pass has measured their norm.
@@ -165,7 +182,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         Schedule-free optimizers train other weights than those that are evaluated and saved.
         """
         self.use_result_weights()
-        with whole_on_main(self.model, trained=hasattr(self.model, "peft_config")):
+        rows = getattr(self.model, "llf_new_rows", None)  # beside new rows PEFT saves the whole embedding
+        adapter_alone = hasattr(self.model, "peft_config") and not (rows and rows.ids)
+        with whole_on_main(self.model, trained=adapter_alone):
             if is_main() or not is_sharded(self.model):
                 super().save_model(output_dir, _internal_call)
 

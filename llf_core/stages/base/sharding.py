@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from llf_core.models.errors import ModelError
 from llf_core.models.rows_alone import computes_rows_alone
-from llf_core.stages.base.ranks import is_main, world_size
+from llf_core.stages.base.ranks import from_all, is_main, rank, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,11 +25,14 @@ def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> Non
     """Split the parameters among the ranks, by layers: a layer is whole only while it computes.
 
     Args:
+        model: with its adapters; whole and the same on all ranks, or whole on rank 0 alone, on the CPU, and on the
+            device `meta` on the others, which then get their shares of each layer from it.
         keeps: whether a layer that was gathered stays whole until its backward pass (ZeRO-2), or only while it computes
             (ZeRO-3).
 
     Raises:
-        ModelError: torch has left a parameter whole, or the ranks would compute different numbers of rows.
+        ModelError: torch has left a parameter whole, the ranks would compute different numbers of rows, or the ranks
+            have made different models.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -38,12 +42,58 @@ def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> Non
     if computes_rows_alone(model):  # each row gathers the layers, and ranks have as many rows as they have padding
         raise ModelError("FSDP2 does not train models with indexed attention. Set strategy: ddp.")
     mesh = init_device_mesh(device.type, (world_size(),))
-    for module in model.modules():
+    waiting = _waiting(model)
+    for path, module in list(model.named_modules()):
         if isinstance(module, GradientCheckpointingLayer):
+            _hand_out(waiting, f"{path}.", device)
             fully_shard(module, mesh=mesh, reshard_after_forward=not keeps)
+    _hand_out(waiting, "", device)
     fully_shard(model, mesh=mesh)
     if whole := [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]:
         raise ModelError(f"FSDP2 does not shard {whole[0]} of this model. Set strategy: ddp.")
+
+
+def _waiting(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and tensors in attributes by name, if rank 0 alone has their values; none if all ranks do.
+
+    Raises:
+        ModelError: the tensors of this rank differ from those of the last one in names, shapes or types.
+    """
+    held: dict[int, tuple[str, torch.Tensor]] = {}
+    for path, module in model.named_modules():
+        for kept in (module._parameters, module._buffers, vars(module)):  # noqa: SLF001 - the tensors themselves
+            for key, one in kept.items():
+                if isinstance(one, torch.Tensor):
+                    held.setdefault(id(one), (f"{path}.{key}", one))
+    facts = {name: (tuple(one.shape), one.dtype, one.requires_grad) for name, one in held.values()}
+    registered = {id(one) for one in (*model.parameters(), *model.buffers())}
+    needed = {name: facts[name] for name, one in held.values() if one.is_meta or id(one) in registered}
+    expected, waits = from_all((needed, any(one.is_meta for _, one in held.values())))[-1]
+    if not waits:
+        return {}
+    found = {name: one for name, one in facts.items() if name in needed or name in expected}
+    if others := {name for name, _ in found.items() ^ expected.items()}:
+        name = min(others)
+        raise ModelError(
+            f"{type(model).__name__} cannot be sharded: {name} is {found.get(name)} in process {rank()} and "
+            f"{expected.get(name)} in process {world_size() - 1}. Set strategy: ddp."
+        )
+    return {name: one for name, one in held.values() if name in expected}
+
+
+def _hand_out(waiting: dict[str, torch.Tensor], path: str, device: torch.device) -> None:
+    """Give the tensors of a module the values of rank 0 on the device of each rank, and take them off the list."""
+    for name in [name for name in waiting if name.startswith(path)]:
+        tensor = waiting.pop(name)
+        whole = tensor.detach().to(device).contiguous() if is_main() else torch.empty_like(tensor, device=device)
+        if whole.numel():
+            dist.broadcast(whole.view(-1).view(torch.uint8), src=0)
+        if is_main():
+            tensor.data = whole
+        else:
+            made = nn.Parameter(whole, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else whole
+            vars(made).update(vars(tensor))
+            torch.utils.swap_tensors(tensor, made)  # type: ignore[no-untyped-call]  # torch's
 
 
 def is_sharded(model: nn.Module) -> bool:

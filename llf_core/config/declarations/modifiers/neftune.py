@@ -27,4 +27,5 @@ NEFTUNE = ModifierDeclaration(
     implementation="llf_core.modifiers.neftune:NEFTune",
     options=NEFTuneOptions,
     switch="neftune_noise_alpha",
+    reads_weights=False,
 )

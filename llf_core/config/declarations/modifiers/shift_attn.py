@@ -65,5 +65,6 @@ SHIFT_ATTN = ModifierDeclaration(
     options=ShiftAttnOptions,
     rules=RULES,
     switch="shift_attn",
+    reads_weights=False,
     flattened=True,
 )

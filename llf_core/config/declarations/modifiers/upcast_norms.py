@@ -24,4 +24,5 @@ UPCAST_NORMS = ModifierDeclaration(
     implementation="llf_core.modifiers.upcast_norms:UpcastNorms",
     options=UpcastNormsOptions,
     switch="upcast_layernorm",
+    reads_weights=False,
 )
