@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -186,15 +187,15 @@ def test_a_process_that_stands_still_is_named_until_it_goes_on(start):
     run.kill()
 
 
-def faulty(settings, fork_server, *faults):
-    """Folder of a run of two processes, of which the last one has faults, see `faulty_ranks`."""
-    folder = create_run(RunConfig.load(settings).yaml(defaults=True), "faulty")
+def trained_by(script, settings, fork_server, *options):
+    """Folder of a run of two processes of a script beside this file."""
+    folder = create_run(RunConfig.load(settings).yaml(defaults=True), "scripted")
     with socket.create_server(("127.0.0.1", 0)) as free:
         told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    command = [str(fork_server.python), str(Path(__file__).with_name("faulty_ranks.py")), str(folder.path)]
+    command = [str(fork_server.python), str(Path(__file__).with_name(script)), str(folder.path)]
     ranks = [
         subprocess.Popen(
-            [*command, *map(str, faults)],
+            [*command, *map(str, options)],
             env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
@@ -211,7 +212,7 @@ def faulty(settings, fork_server, *faults):
 
 def test_the_doctor_names_a_process_that_is_slow_or_differs(settings, fork_server):
     run = settings | {"num_processes": 2, "per_device_train_batch_size": 2, "max_steps": 14, "eval_strategy": "no"}
-    folder = faulty(run, fork_server, 0.1, 13, 9)
+    folder = trained_by("faulty_ranks.py", run, fork_server, 0.1, 13, 9)
     found = {one.rule: one.message for one in Doctor(folder).look()}
     assert found["slowest_process"].startswith("Process 1 of 2 (counted from 0) is the slowest since step 5: ")
     assert sum(values_in(folder, "waiting/0").values()) >= 10 * 0.1
@@ -243,14 +244,15 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(start, strategy):
     wait_for_step(moved, 11)
     moved.kill()
     ended(moved)
+    killed_at = max(values(moved, "loss"))  # right at a checkpoint no step is repeated
     moved.resume(num_processes=1)
     status = ended(moved)
     assert ended(whole).state == status.state == "finished", status.reason
     assert len(assert_the_same_steps(whole, moved)) == 40
-    assert "in 1 process from step" in status.reason
-    (receipt,) = [event for event in moved.events() if event["type"] == "receipt"]
-    assert receipt["processes"] == [2, 1]
-    assert receipt["largest"] < 1e-6
+    resumed_at = int(re.search(r"in 1 process from step (\d+)", status.reason).group(1))
+    receipts = [event for event in moved.events() if event["type"] == "receipt"]
+    assert [one["processes"] for one in receipts] == ([] if resumed_at == killed_at else [[2, 1]])
+    assert all(one["largest"] < 1e-6 for one in receipts)
 
 
 def test_a_stream_is_shared_and_goes_on_in_another_number_of_processes(start):
@@ -294,6 +296,24 @@ def test_sharded_weights_train_as_whole_ones_do(start, name):
     alone, *sharded = start(1, **SHARDED[name]), *(start(2, strategy=one, **SHARDED[name]) for one in strategies)
     for together in sharded:
         assert_the_same_result(alone, together, samples="watched_prompts" in SHARDED[name])
+
+
+def test_the_first_process_alone_loads_what_is_sharded(settings, start, fork_server):
+    run = settings | {"add_tokens": ["<new>"], "init_special_tokens": "noise_init", "max_steps": 4}
+    alone = start(1, **run)
+    two = run | {"num_processes": 2, "per_device_train_batch_size": 2, "strategy": "fsdp2"}
+    folder = trained_by("loading_ranks.py", two, fork_server)
+    first, second = (json.loads((folder.path / f"held.{rank}").read_text()) for rank in range(2))
+    assert (first["before"], second["before"]) == (["cpu"], ["meta"])
+    assert first["drawn"] == second["drawn"]  # although the first process alone draws random weights
+    assert first["buffers"] == second["buffers"]
+    assert any("inv_freq" in name for name in first["buffers"])
+    assert ended(alone).state == "finished"
+    (model,) = [event for event in alone.events() if event["type"] == "model"]
+    assert first["parameters"] == second["parameters"] == model["parameters"]  # tied ones count once
+    expected, found = (load_file(one.output / "adapter_model.safetensors") for one in (alone.folder, folder))
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(expected[name], found[name], rtol=0, atol=1e-5) for name in expected)
 
 
 def assert_the_same_result(alone, together, *, samples):
