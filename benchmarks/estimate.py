@@ -210,8 +210,8 @@ def published_section(found: list[tuple[str, str, int, int, int]]) -> str:
     return f"""LLaMA-Factory's README estimates the memory of all cards together by the number of parameters alone:
 18, 8, 2, 1 and 0.5 GB a billion. Beside it are forecasts of typical decoders of these sizes, 512 tokens a step with
 activation checkpointing and AdamW: of one process, and of the peak of each of eight cards, with `strategy: fsdp2`
-where weights are not quantized. That peak includes loading, when each process holds the whole model. Sizes are GB (1e9
-bytes).
+where weights are not quantized. Sharded weights are loaded by the first process alone, on the CPU; quantized ones by
+each. Sizes are GB (1e9 bytes).
 
 {chr(10).join([*head, *rows])}"""
 

@@ -277,18 +277,20 @@ def breaks_first() -> str:
         assert copied.memory is not None
         assert few.memory is not None
         assert many.duration is not None
-        room = few.rooms[0]
+        assert few.loading is not None
         ddp = f"DDP needs {copied.memory.total / 1e9:,.0f} GB a card, however many there are"
-        loads = f"each process holds all {room.needed / 1e9:,.0f} GB before it shards them"
-        if room.needed <= room.usable:
+        whole = f"{few.loading.total / 1e9:,.0f} GB"
+        loads = f"the first process holds all {whole} of weights on the CPU while it loads them"
+        if few.memory.total <= few.rooms[0].usable:
             tokens = many.duration.tokens_per_second * many.duration.step_seconds
-            told = f"with FSDP2 memory holds, and the batch breaks first: {tokens / 1e6:.1f} million tokens a step"
-        elif few.memory.total <= room.usable:
-            told = f"with FSDP2 a step fits on 64 cards, and loading breaks first: {loads}"
+            told = (
+                f"with FSDP2 memory holds on 64 cards ({loads}), and on 1,024 the batch breaks first: "
+                f"{tokens / 1e6:.1f} million tokens a step"
+            )
         else:
             told = (
-                f"with FSDP2 loading breaks first ({loads}), then gathering: all experts of a layer are gathered for "
-                f"the few that are used, {few.memory.communication / 1e9:,.0f} GB"
+                "with FSDP2 gathering breaks first: all experts of a layer are gathered for the few that are used, "
+                f"{few.memory.communication / 1e9:,.0f} GB ({loads})"
             )
         lines.append(f"- **{model}.** {ddp}; {told}. On 1,024 cards a step waits {waiting(many):.0%} of its time.")
     return chr(10).join(lines)

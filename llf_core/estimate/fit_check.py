@@ -47,7 +47,7 @@ def check_fit(
     parts, checkpointing = forecast.memory()
     disk, free = forecast_disk(config), free_bytes(home())
     loading = None if forecast.step is None else forecast_loading(config, forecast.step)
-    needed = 0 if parts is None else _held(parts, loading) * forecast.processes
+    needed = 0 if parts is None else _held_by_all(forecast, parts, loading)
     rooms = tuple(
         Room(
             one.name,
@@ -65,7 +65,7 @@ def check_fit(
         changes = cheaper_changes(
             config, lambda changed: _needed(changed, known, device), int(MEMORY_SHARE * device.free)
         )
-    if parts is not None and loading is not None and loading.total <= parts.total:
+    if parts is not None and loading is not None and not loading.beside and loading.total <= parts.total:
         loading = None
     return FitCheck(
         memory=parts,
@@ -111,9 +111,19 @@ def _needed(config: RunConfig, lengths: ExampleLengths, device: Device) -> int |
     parts, _ = forecast.memory()
     if parts is None or forecast.step is None:
         return None
-    return _held(parts, forecast_loading(config, forecast.step)) * forecast.processes
+    return _held_by_all(forecast, parts, forecast_loading(config, forecast.step))
+
+
+def _held_by_all(forecast: Forecaster, parts: MemoryParts, loading: Loading | None) -> int:
+    """Bytes that the processes which share the device hold at their peaks."""
+    first = others = _held(parts, loading)
+    step = forecast.step
+    if step is not None and loading is not None and loading.alone and not loading.beside:
+        weights = step.base_weights + step.adapter_weights  # which the first one's allocator keeps
+        others = parts.total - weights + weights // step.shares.parts
+    return first + (forecast.processes - 1) * others
 
 
 def _held(parts: MemoryParts, loading: Loading | None) -> int:
     """Bytes at the peak of training or of loading that the system cannot drop, as it can pages of the weight files."""
-    return max(parts.total, 0 if loading is None else loading.total - loading.mapped)
+    return max(parts.total, 0 if loading is None or loading.beside else loading.total - loading.mapped)

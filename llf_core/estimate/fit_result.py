@@ -132,7 +132,7 @@ class FitCheck:
         changes: what would make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
         state: the run as it would stand in the table of past runs, without measured numbers; None if unknown.
-        loading: peak while the model is loaded; None where loading needs no more than training.
+        loading: peak while the model is loaded; None where loading needs no more than training, on the same device.
         strategies: what each strategy takes of a process; empty with one process.
     """
 
@@ -160,7 +160,7 @@ class FitCheck:
         """
         if self.memory is None:
             return None
-        return max(self.memory.total, 0 if self.loading is None else self.loading.total)
+        return max(self.memory.total, 0 if self.loading is None or self.loading.beside else self.loading.total)
 
     @property
     def fits(self) -> bool | None:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.rules.conditions import shards_weights, whole_load_reason
 from llf_core.estimate.activations import FLOAT32_BYTES
 from llf_core.estimate.memory_forecast import ALONE, PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
 from llf_core.runs.formatting import size
@@ -36,20 +37,32 @@ class Loading:
     Attributes:
         total: bytes.
         mapped: bytes of it that are pages of the weight files, which the system drops when memory is short.
+        alone: whether the first of several processes has this peak and the others have not.
+        beside: whether it is in the memory of the CPU, beside that of the device.
     """
 
     total: int
-    mapped: int
+    mapped: int = 0
+    alone: bool = False
+    beside: bool = False
 
     def text(self) -> str:
         """The peak as a sentence, for a terminal and the form."""
         total, mapped = (" ".join(size(one)) for one in (self.total, self.mapped))
         if not self.mapped:
-            return f"While the model is loaded, before it is sharded, each process holds all of it: {total}."
+            who = "the first process" if self.alone else "each process"
+            where = " in the memory of the CPU" if self.beside else ""
+            return f"While the model is loaded, before it is sharded, {who} holds all of it{where}: {total}."
         return (
             f"While the model is loaded and quantized, the process takes up to {total}. {mapped} of it are pages of "
             "the weight files, which the system drops when memory is short."
         )
+
+
+def first_loads_alone(config: RunConfig) -> bool:
+    """Whether the first of several processes loads all weights on the CPU, and the others get their shares from it."""
+    gguf = config.model.model_name_or_path.lower().endswith(".gguf")
+    return shards_weights(config) and not whole_load_reason(config, gguf=gguf)
 
 
 def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
@@ -63,8 +76,11 @@ def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
         The peak; None for a model that is neither sharded nor quantized while it is loaded onto the CPU.
     """
     if step.shares.parts > 1:
+        weights, alone = step.base_weights + step.adapter_weights, first_loads_alone(config)
+        if alone and step.device.kind != "cpu":
+            return Loading(weights, alone=True, beside=True)
         workspace = dataclasses.replace(step, shares=ALONE).memory(checkpointing=False).base
-        return Loading(workspace + step.base_weights + step.adapter_weights, 0)
+        return Loading(workspace + weights, alone=alone)
     if step.device.kind != "cpu" or not step.quantized or step.sizes.packed_bytes is not None:
         return None
     mapped = step.sizes.parameters * FILE_WIDTHS[step.sizes.float32]

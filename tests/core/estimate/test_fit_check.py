@@ -163,7 +163,8 @@ def test_the_pages_of_the_files_count_while_a_model_is_quantized(seven_b: str) -
     assert found.peak == found.loading.total > small.total > found.memory.total
     assert found.fits
     assert "While the model is loaded and quantized, the process takes up to 18.0 GB. 13.5 GB of it" in found.text()
-    assert found.json()["loading"] == {"total": found.loading.total, "mapped": found.loading.mapped}
+    loading = {"total": found.loading.total, "mapped": found.loading.mapped, "alone": False, "beside": False}
+    assert found.json()["loading"] == loading
     for other in (check_fit(quantized.replace(use_cpu=False), all_long(), (GPU,)),
                   check_fit(config(seven_b, bf16=True, use_cpu=True), all_long(), (CPU,))):  # fmt: skip
         assert other.loading is None

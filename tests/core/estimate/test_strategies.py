@@ -101,17 +101,29 @@ def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not(seven_b: d
     assert "in each of 2 processes;" in found.text()
 
 
-def test_a_model_is_whole_before_it_is_sharded(seven_b: dict[str, object]) -> None:
+def test_the_first_process_holds_the_whole_model_before_it_is_sharded(seven_b: dict[str, object]) -> None:
     found = check_fit(RunConfig.load({**seven_b, "num_processes": 8, "strategy": "fsdp2"}), devices=(GPU,))
     assert found.memory is not None
     assert found.memory.weights == PARAMETERS * 2 // 8
-    small = replace(GPU, total=14 << 30, free=14 << 30)
+    small = replace(GPU, total=13 << 30, free=13 << 30)
     held = check_fit(RunConfig.load({**seven_b, "num_processes": 64, "strategy": "fsdp2"}), devices=(small,))
     assert held.memory is not None
-    assert held.memory.total < held.rooms[0].usable
     assert held.loading is not None
-    assert "each process holds all of it" in held.text()
-    assert held.fits is False
+    assert held.loading.total == 2 * PARAMETERS > held.rooms[0].usable
+    assert held.rooms[0].needed == held.peak == held.memory.total < held.rooms[0].usable
+    assert "the first process holds all of it in the memory of the CPU: 13.5 GB" in held.text()
+    each = {**seven_b, "num_processes": 64, "strategy": "fsdp2", "adapter_name_or_path": "a"}
+    whole = check_fit(RunConfig.load(each | {"finetuning_type": "lora", "pure_bf16": False}), devices=(small,))
+    assert whole.loading is not None
+    assert "each process holds all of it: " in whole.text()
+    assert whole.rooms[0].needed == whole.loading.total
+    assert whole.fits is False
+
+
+def test_on_a_cpu_the_first_process_alone_keeps_what_it_has_loaded(seven_b: dict[str, object]) -> None:
+    found = check_fit(RunConfig.load({**seven_b, "num_processes": 2, "strategy": "fsdp2"}), devices=(CPU,))
+    assert found.memory is not None
+    assert found.rooms[0].needed == 2 * found.memory.total - PARAMETERS
 
 
 def test_several_processes_make_fewer_steps_of_more_tokens(seven_b: dict[str, object]) -> None:
