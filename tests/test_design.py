@@ -1,11 +1,13 @@
-"""The docs name what there is: commands, kinds of plug-ins, names of the notebook, folders, routes."""
+"""The docs name what there is: commands, plug-ins, notebook names, folders, files, routes."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import re
 import tomllib
+from functools import cached_property
 from pathlib import Path
 
 import typer
@@ -13,6 +15,10 @@ import typer
 import llf_widgets
 from llf_core.cli import app
 from llf_core.config.registry import DECLARATION_TYPES, GROUPS
+from llf_core.runs import RunFolder
+from llf_core.runs.archive import FILES, FOLDERS
+from llf_core.runs.control import REQUEST_TYPES
+from llf_core.runs.status import Status
 from llf_widgets.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -90,6 +96,24 @@ def test_routes_are_those_of_the_server() -> None:
     }
     served = {re.sub(r"\(\?P<(run_id|key)>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
     assert named == served
+
+
+def test_files_of_a_run_are_those_of_its_folder() -> None:
+    files = page("formats.md").partition("\n## The run folder\n")[2].partition("\n### ")[0]
+    run = RunFolder(Path("runs/run"))
+    paths = [getattr(run, name) for name, kind in vars(RunFolder).items() if isinstance(kind, cached_property)]
+    assert len(paths) > 20
+    assert not [path.name for path in paths if path.name not in files]
+    assert not [name for name in FILES | FOLDERS if name not in files]
+
+
+def test_fields_of_the_status_and_types_of_requests_are_those_of_the_code() -> None:
+    text = page("formats.md")
+    status, control = (
+        text.partition(f"\n### `{title}`\n")[2].partition("\n### ")[0] for title in ("status.json", "control/")
+    )
+    assert not [field.name for field in dataclasses.fields(Status) if f'"{field.name}"' not in status]
+    assert not [kind for kind in REQUEST_TYPES if f"`{kind}`" not in control]
 
 
 def modules() -> dict[str, list[Path]]:
