@@ -41,10 +41,9 @@ def _causal(queries: int, repeats: int, dtype: torch.dtype) -> Tensor:
 
 
 def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> None:
-    """Mask the scores of keys after a query, or beyond its window, with -inf.
+    """Mask the scores `[groups, queries * repeats, keys]` of keys after a query, or beyond its window, with -inf.
 
-    Args:
-        scores: `[groups, queries * repeats, keys]`; the last keys are the queries themselves.
+    The last keys are the queries themselves.
     """
     repeats, keys = scores.shape[1] // queries, scores.shape[2]
     if causal:
@@ -59,7 +58,7 @@ def _probabilities(
 ) -> tuple[Tensor, Tensor | None]:
     """Softmax of the scores `[groups, queries * repeats, keys]`, and the tanh of the soft cap if there is one.
 
-    With sinks, `[groups, repeats]`, there is one more key, the last, which represents them.
+    Sinks `[groups, repeats]` add one more key, the last.
     """
     rows, keys = q.shape[1], k.shape[1]
     queries, capped = rows // repeats, None
@@ -206,26 +205,21 @@ def document_attention(
 ) -> Tensor:
     """Compute causal attention within each document of a flattened batch: `softmax(scale · q kᵀ) v`.
 
-    The kernel for CPUs, where the bfloat16 backward of torch's own attention takes up to four times as long, most so
-    for short documents.
+    In bfloat16 the scores are rounded before the softmax, as in transformers' eager attention; the softmax is computed
+    in float32. arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv
+    2408.00118, section 2; sinks as in transformers' `GptOssAttention`.
 
     Args:
         q: queries `[tokens, heads, dim]`.
         k: keys `[tokens, key_heads, dim]`; `heads` is a multiple of `key_heads`.
         v: values `[tokens, key_heads, value_dim]`.
-        cos: `[tokens, 1, rotary_dim]`, to apply the rotary embedding to q and k here; it rotates the first `rotary_dim`
-            of `dim`. None if q and k have it already.
-        sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`; None where `cos` is.
-        sinks: attention sinks `[heads]`: a score per head that takes part in the softmax of every query and has no
-            value; None for a model without them.
+        cos: `[tokens, 1, rotary_dim]`, to rotate the first `rotary_dim` of `dim` of q and k here; None if they are
+            rotated already.
+        sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`.
+        sinks: `[heads]`: a score per head that takes part in the softmax of every query and has no value.
 
     Returns:
-        `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
-        attention; the softmax is computed in float32.
-
-    Source:
-        arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv
-        2408.00118, section 2; sinks as in transformers' `GptOssAttention`.
+        `[tokens, heads, value_dim]`.
     """
     if layout.group is not None:
         return shifted_attention(
@@ -244,12 +238,10 @@ def document_attention(
 
 
 def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
-    """Compute attention of documents with forks by a function without forks: each branch together with its prefix.
-
-    For kernels that know no forks, such as FlashAttention; all other layers still compute the prefix once.
+    """Compute attention of documents with forks by a kernel without forks: each branch together with its prefix.
 
     Args:
-        attention: called with a layout and the tensors; what it raises passes through.
+        attention: called with a layout and the tensors.
         tensors: `[tokens, ...]` each, of all documents and padding.
 
     Returns:
@@ -273,7 +265,7 @@ def _unfolding(
 ) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """Bounds of the branches, indices of their tokens, and which of them belong to the result.
 
-    The same for all layers, so that only the first layer synchronizes with the device.
+    Cached, so that only the first layer synchronizes with the device.
     """
     taken: list[int] = []
     kept: list[int] = []
@@ -290,13 +282,6 @@ def _unfolding(
 
 
 def signed_sin(sin: Tensor) -> Tensor:
-    """Negate the first half of `sin`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`, with one copy less.
-
-    Args:
-        sin: `[..., rotary_dim]`.
-
-    Returns:
-        Same shape as `sin`.
-    """
+    """Negate the first half of `sin` `[..., rotary_dim]`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`."""
     half = sin.shape[-1] // 2
     return torch.cat((-sin[..., :half], sin[..., half:]), -1)

@@ -1,5 +1,3 @@
-"""Context that autograd passes to both passes of a `torch.autograd.Function`."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,23 +7,16 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """Autograd context. A kernel that keeps more than tensors declares them in a protocol of its own.
-
-    Attributes:
-        needs_input_grad: whether a gradient is needed, for each argument of the forward pass.
-    """
+    """Autograd context. A kernel that keeps more than tensors declares them in a protocol of its own."""
 
     needs_input_grad: tuple[bool, ...]
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """What the forward pass has saved for the backward pass: tensors of any shapes, None where None was saved."""
+        """Tensors of any shapes, or None, from `save_for_backward`."""
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keep tensors for the backward pass; torch frees them after it.
+        """Keep tensors of any shapes, or None, until the backward pass.
 
-        Tensors that are attributes of the context instead would stay in memory and escape checks of in-place changes.
-
-        Args:
-            *tensors: any shapes; None keeps a place free.
+        As attributes of the context they would stay in memory and escape checks of in-place changes.
         """

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     BlockCost = Callable[[Tensor, slice, slice, Tensor | None], Tensor]
-    """Costs `[rows]` of a block: of its scaled and capped logits `[rows, V]`, its place among all rows and in its
-    chunk, and the derivative of the soft cap. Where gradients are wanted, that of the block's unscaled logits
-    (lifted) is left in their place.
+    """Costs `[rows]` of a block from its scaled and capped logits `[rows, V]`.
+
+    The slices are the block's place in all rows and in the chunk; the last argument is the derivative of the soft cap.
+    If gradients are wanted, the (scaled) gradient of the unscaled logits replaces the logits.
     """
     TokenWeights = Callable[[Tensor, Tensor], Tensor]
-    """Weights `[rows]` of the costs of a block: of its log-probabilities `[rows, V]`, which it leaves as they are, and
-    of its costs `[rows]`. The weights count as constants: no gradient flows through them.
-    """
+    """Weights `[rows]`, without gradient, from the log-probabilities `[rows, V]` of a block and its costs `[rows]`."""
 
 # Bytes of a chunk's logits: the head's weight is read once per chunk, and a product needs some hundred rows.
 CHUNK = {"cpu": 48 << 20}
@@ -45,7 +44,7 @@ class Terms:
     Attributes:
         softcap: logits become `softcap * tanh(logits / softcap)`; None for none.
         smoothing: label smoothing, in [0, 1].
-        weights: weights of the tokens; None for 1.
+        weights: None for 1.
     """
 
     scale: float
@@ -56,24 +55,23 @@ class Terms:
 
     @property
     def exact(self) -> torch.dtype:
-        """Dtype of everything but the matrix products: at least float32, since sums in bfloat16 would be useless."""
+        """Dtype of everything but the matrix products: at least float32."""
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def gradient_scale(self) -> float:
-        """Factor of the gradients in matrix products: in float16 they would underflow without; 1 in other dtypes."""
+        """Factor that keeps the gradients in float16 products from underflowing; 1 in other dtypes."""
         return GRADIENT_SCALE if self.dtype == torch.float16 else 1.0
 
 
 @dataclass
 class Gradients:
-    """Gradients, accumulated over the chunks; None where not needed. Scaled by `Terms.gradient_scale`.
+    """Gradients, accumulated over the chunks and scaled by `Terms.gradient_scale`; None where not needed.
 
     Attributes:
-        rows: `[N, H]`, or `[N, V]` where the rows are logits, in the dtype of the products; None if not needed.
-        weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products. None if
-            not needed, or without a weight.
-        bias: `[V]`, float32 (or float64); None for a head without one.
+        rows: `[N, H]`, or `[N, V]` where the rows are logits, in the dtype of the products.
+        weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products.
+        bias: `[V]`, float32 (or float64).
     """
 
     rows: Tensor | None
@@ -82,7 +80,7 @@ class Gradients:
 
     @property
     def wanted(self) -> bool:
-        """Whether any gradient is needed; an evaluation needs none."""
+        """Whether any gradient is needed."""
         return not (self.rows is None and self.weight is None and self.bias is None)
 
 
@@ -93,14 +91,11 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
 
 
 def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
-    """Apply scale and soft cap in place, `softcap * tanh(scale * z / softcap)`: a copy would double the memory.
+    """Apply scale and soft cap in place: `softcap * tanh(scale * z / softcap)` (Gemma 2, arXiv 2408.00118, section 2).
 
     Args:
-        logits: `[rows, V]`; changed in place.
-        slope: receives the derivative of the soft cap, `[rows, V]`, in the dtype of `logits`; None if it is not needed.
-
-    Source:
-        Soft cap: Gemma 2, arXiv 2408.00118, section 2.
+        logits: `[rows, V]`.
+        slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
     """
     if terms.scale != 1.0:
         logits.mul_(terms.scale)
@@ -136,12 +131,12 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
 
 
 class Chunks:
-    """Buffers of a pass over the rows, allocated once and used for every chunk.
+    """Buffers of a pass over the rows, used for every chunk.
 
     Args:
-        rows: hidden states `[N, H]`, or logits `[N, V]`.
-        weight: of the output head, `[V, H]`; None if `rows` are logits.
-        bias: of the output head, `[V]`; None for a head without one.
+        rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
+        weight: `[V, H]`, or None.
+        bias: `[V]`, or None.
     """
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
@@ -153,23 +148,16 @@ class Chunks:
         self._slope: Tensor | None = None
 
     def slices(self) -> Iterator[slice]:
-        """Slices of the rows, one per chunk: as many rows as fit their logits into a fixed number of bytes, 1 or more.
-
-        So the memory of the logits does not grow with the number of rows.
-        """
+        """Slices of the rows, one per chunk, whose logits take at most a fixed number of bytes; at least one row."""
         bytes_each = self.vocab * self.terms.dtype.itemsize
         return _pieces(len(self.rows), bytes_each, CHUNK.get(self.kind, CHUNK_ELSEWHERE))
 
     def logits(self, part: slice, rows: Tensor, gradient: Tensor | None) -> Tensor:
-        """Compute the logits of a chunk into the shared buffer, which the next chunk overwrites.
+        """Compute the unscaled logits `[rows, V]` of a chunk into the shared buffer, which the next chunk overwrites.
 
         Args:
             rows: hidden states of the chunk, `[rows, H]`, or its logits `[rows, V]` without a weight.
-            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits. None if
-                not needed.
-
-        Returns:
-            Unscaled logits `[rows, V]`.
+            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits.
         """
         count = part.stop - part.start
         if self.weight is None and gradient is not None:
@@ -184,16 +172,7 @@ class Chunks:
         return torch.addmm(self.bias, rows, self.weight.t(), out=logits)
 
     def block(self, logits: Tensor) -> Tensor:
-        """Copy logits of a block to the exact dtype, into a shared buffer; those of that dtype are returned themselves.
-
-        The softmax of bfloat16 logits would be too inexact, and a new copy for each block would be slow.
-
-        Args:
-            logits: `[rows, V]`.
-
-        Returns:
-            `[rows, V]`.
-        """
+        """Copy logits `[rows, V]` of a block into a shared buffer, unless they have the exact dtype."""
         if logits.dtype == self.terms.exact:
             return logits
         if self._block is None:
@@ -201,16 +180,7 @@ class Chunks:
         return self._block[: len(logits)].copy_(logits)
 
     def slope(self, block: Tensor) -> Tensor | None:
-        """Buffer for the derivative of the soft cap of a block, shared by all blocks.
-
-        The gradient of capped logits is multiplied by it.
-
-        Args:
-            block: `[rows, V]`.
-
-        Returns:
-            `[rows, V]`, not initialized; None without a soft cap.
-        """
+        """Shared buffer `[rows, V]` for the derivative of the soft cap of a block; None without a soft cap."""
         if self.terms.softcap is None:
             return None
         if self._slope is None:
@@ -232,23 +202,17 @@ def cross_entropies(
     gradients: Gradients,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """Compute the cross-entropy of all rows, chunk by chunk, and fill `gradients` in the same pass.
+    """Compute the cross-entropy `[N]` of all rows in the exact dtype, chunk by chunk, and fill `gradients`.
 
-    The gradient of a chunk takes the place of its logits, so that memory does not grow with the number of rows.
+    torch's `F.cross_entropy` with `label_smoothing`: arXiv 1512.00567, section 7.
 
     Args:
         rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
         targets: token ids `[N]`, int64.
-        gradients: buffers of the gradients that are needed, see `allocate_gradients`.
+        gradients: from `allocate_gradients`.
         factors: factor of each row's gradients, `[N]`; None for 1.
-
-    Returns:
-        `[N]` in the exact dtype.
-
-    Source:
-        torch's `F.cross_entropy` with `label_smoothing`: arXiv 1512.00567, section 7.
     """
 
     def cost(block: Tensor, outer: slice, _inner: slice, slope: Tensor | None) -> Tensor:
@@ -273,17 +237,14 @@ def chunked(
     gradients: Gradients,
     begin: Callable[[slice], BlockCost],
 ) -> Tensor:
-    """Compute a loss of all rows, chunk by chunk and block by block, without storing all logits; fills `gradients`.
+    """Compute a loss `[N]` of all rows in the exact dtype, chunk by chunk and block by block, and fill `gradients`.
 
     Args:
-        rows: `[N, H]`, or the logits `[N, V]` where there is no weight.
+        rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
-        gradients: buffers of the gradients that are needed, see `allocate_gradients`.
+        gradients: from `allocate_gradients`.
         begin: called with the slice of each chunk; returns the function that computes the losses of its blocks.
-
-    Returns:
-        Loss of each row, `[N]` in the exact dtype.
     """
     if weight is not None:
         weight = weight.to(terms.dtype)
@@ -316,15 +277,13 @@ def chunked(
 
 
 def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
-    """Accumulate `gradientᵀ @ rows`, the weight's gradient of a chunk, in the dtype of `total`.
+    """Accumulate `gradientᵀ @ rows`, `[V, H]`, in the dtype of `total`; the first chunk overwrites it.
 
     In float32 part by part, where the product itself is computed in half precision.
 
     Args:
         gradient: `[rows, V]`.
         rows: `[rows, H]`.
-        total: `[V, H]`; changed in place.
-        first: overwrite `total` instead of adding to it.
     """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)
@@ -339,17 +298,9 @@ def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) ->
 def allocate_gradients(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]
 ) -> Gradients:
-    """Allocate buffers for gradients; the weight's is at least float32 where it is a sum over several chunks.
+    """Allocate buffers for the gradients of rows `[N, H]` (or logits `[N, V]`), weight `[V, H]` and bias `[V]`.
 
-    A sum of rounded parts would lose precision that a single product has. The bias's is always at least float32.
-
-    Args:
-        rows: `[N, H]`, or logits `[N, V]`.
-        weight: `[V, H]`, or None.
-        bias: `[V]`, or None.
-
-    Returns:
-        Buffers of the shapes of their tensors; None for those that are not needed.
+    The weight's is at least float32 where it is a sum over several chunks, the bias's always.
     """
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None
@@ -364,16 +315,9 @@ def allocate_gradients(
 
 
 def _scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Multiply a gradient by a factor and convert it: in place if the dtype is the same, else part by part in float32.
+    """Multiply a gradient `[rows, ...]` by a scalar and convert it, part by part in float32.
 
-    A second copy of a weight's gradient would take as much memory as the weight.
-
-    Args:
-        gradient: `[rows, ...]`, not empty; also a scalar where the dtype is the same. Changed in place then.
-        factor: scalar.
-
-    Returns:
-        Same shape as `gradient`.
+    In place if the dtype is the same: a copy would take as much memory as the weight.
     """
     if gradient.dtype == dtype:
         return gradient.mul_(factor)
@@ -387,14 +331,11 @@ def _scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tenso
 def scale_gradients(
     gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass times a factor.
+    """Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`, times a factor.
 
     Args:
         factor: incoming gradient: a scalar, or `[N]`, one per row, where only the rows need a gradient.
         dtypes: dtypes of rows, weight and bias; None where no gradient is needed.
-
-    Returns:
-        Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None where not needed.
     """
     rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
     if rows is not None:

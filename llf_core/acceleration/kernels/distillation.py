@@ -57,19 +57,17 @@ def divergence_sum(
     - `D = KL(p ‖ q)` for β = 0: forward KL, the usual distillation, which is mode-covering;
     - `D = KL(q ‖ p)` for β = 1: reverse KL, which is mode-seeking.
 
-    β = 0 and β = 1 are not limits of the first case, which tends to 0 there. The factor T² keeps the size of the
-    gradients independent of the temperature; TRL's GKD omits it, so results differ for T other than 1. If one head has
-    more rows (padding of the vocabulary), p and q are distributions over the tokens of both.
+    β = 0 and β = 1 are not limits of the first case, which tends to 0 there. GKD: arXiv 2306.13649, equation 1. The
+    factor T² keeps the size of the gradients independent of the temperature (arXiv 1503.02531, section 2); TRL's GKD
+    omits it. If one head has more rows (padding of the vocabulary), p and q are distributions over the tokens of both.
 
     Args:
         hidden: the student's hidden states `[..., H]`; logits `[..., V]` for a head without weight.
-        teacher_hidden: the teacher's hidden states `[..., K]` at the same positions; neither these nor the teacher's
-            head receive gradients.
+        teacher_hidden: the teacher's hidden states `[..., K]` at the same positions, without gradients.
         learned_rows: `[N]`, int64: positions that count, as indices into the flattened `[...]`.
         temperature: T, finite and above 0. Larger values give more weight to unlikely tokens.
         beta: β, in [0, 1].
-        record_losses: called with `learned_rows` and their divergences `[N]`, detached; takes no additional
-            computation. None if nobody needs them; what it raises passes through.
+        record_losses: called with `learned_rows` and their divergences `[N]`, detached.
 
     Returns:
         float32 (float64 for float64) scalar; 0 without rows, not finite if a logit is not. With a trained head,
@@ -77,9 +75,6 @@ def divergence_sum(
 
     Raises:
         ValueError: `temperature` or `beta` is out of range.
-
-    Source:
-        GKD, arXiv 2306.13649, equation 1; T² as in arXiv 1503.02531, section 2.
     """
     common = min(_vocabulary(hidden, head), _vocabulary(teacher_hidden, teacher_head))
     hidden, head = _cut(hidden, head, common)
@@ -135,16 +130,13 @@ class Divergence(Function):
         teacher: Teacher,
         record_losses: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """Compute the sum and all gradients: the backward pass would need the logits of both models again.
+        """Compute the sum and all gradients, see `divergence_sum`.
 
         Args:
             rows: hidden states `[N, H]`, or logits `[N, V]`.
             weight: `[V, H]`, or None.
             bias: `[V]`, or None.
-            record_losses: called with the divergences `[N]`; None if nobody needs them.
-
-        Source:
-            See `divergence_sum`.
+            record_losses: called with the divergences `[N]`.
         """
         # T² of the sum, 1/T of the logits.
         ctx.factor = teacher.temperature / terms.gradient_scale
@@ -158,39 +150,20 @@ class Divergence(Function):
 
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients of the forward pass by the incoming one.
-
-        They are linear in the incoming gradient, so that nothing is computed again.
-
-        Args:
-            grad: incoming gradient, a scalar.
-
-        Returns:
-            Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
-            arguments.
-        """
+        """Scale the gradients of rows `[N, H]` or `[N, V]`, weight `[V, H]` and bias `[V]` by a scalar."""
         return (*scale_gradients(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 
 
 def divergences(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, teacher: Teacher, gradients: Gradients
 ) -> Tensor:
-    """Compute the divergences of all rows, chunk by chunk in both models, and fill `gradients`.
-
-    Neither model's logits are ever stored for all rows.
+    """Compute the divergences `[N]`, times T², of all rows in the exact dtype, chunk by chunk in both models.
 
     Args:
         rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
-        gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.allocate_gradients`. They lack a
-            factor T.
-
-    Returns:
-        `[N]` in the exact dtype, times T².
-
-    Source:
-        GKD, arXiv 2306.13649, equation 1; see `divergence_sum`.
+        gradients: from `kernels.cross_entropy.allocate_gradients`; filled without a factor T.
     """
     theirs = Chunks(
         teacher.rows, _as(teacher.head.weight, teacher.terms), _as(teacher.head.bias, teacher.terms), teacher.terms
@@ -215,15 +188,13 @@ def divergences(
 
 
 def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool) -> Tensor:
-    """Divergences of a block. If needed, the student's logits are replaced by their gradient in place.
+    """Divergences `[rows]` of a block, times T². If needed, the student's logits are replaced by their gradient.
+
+    The gradient is that of D with respect to the logits divided by T.
 
     Args:
         student: logits `[rows, V]`.
         taught: the teacher's logits `[rows, V]`; overwritten.
-        teacher: for temperature and β.
-
-    Returns:
-        `[rows]`, times T². The gradient is that of D with respect to the logits divided by T.
     """
     beta, temperature = teacher.beta, teacher.temperature
     for logits in (student, taught):
@@ -260,7 +231,6 @@ def _vocabulary(hidden: Tensor, head: Head) -> int:
 
 
 def _cut(hidden: Tensor, head: Head, size: int) -> tuple[Tensor, Head]:
-    """A head restricted to the first `size` tokens."""
     if _vocabulary(hidden, head) == size:
         return hidden, head
     if head.weight is None:

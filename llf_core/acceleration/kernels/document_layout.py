@@ -1,4 +1,4 @@
-"""Which tokens of a flattened batch attend to which: its documents, their blocks of queries, branches and windows."""
+"""Which tokens of a flattened batch attend to which."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class Layout:
     """Which tokens attend to which in a flattened batch, and how scores are computed.
 
     Attributes:
-        bounds: 0, the end of each document, …; no document is empty. Tokens after the last document belong to none;
-            their output is 0.
+        bounds: 0, the end of each document, …; no document is empty. Tokens after the last one have the output 0.
         scale: factor of the attention scores.
         window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
         softcap: scores become `softcap * tanh(score / softcap)`; None for no soft cap.
@@ -45,21 +44,14 @@ class Layout:
 
     @functools.cached_property
     def padded_bounds(self) -> tuple[int, ...]:
-        """`bounds` of the documents after each is padded to a multiple of `MULTIPLE` tokens.
-
-        oneDNN compiles a product for every new shape, so few shapes save time and memory.
-        """
+        """`bounds` with documents padded to multiples of `MULTIPLE`: oneDNN compiles a product for every new shape."""
         rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
         return tuple(accumulate(rooms, initial=0))
 
     def pad_documents(self, x: Tensor, groups: int) -> Tensor:
-        """Pad the documents and group the heads, so that each document is a batched matrix product.
+        """Pad the documents with zeros and group the heads.
 
-        Args:
-            x: `[tokens, heads, dim]`.
-
-        Returns:
-            `[groups, padded tokens, heads / groups, dim]`, zero at padding.
+        `[tokens, heads, dim]` becomes `[groups, padded tokens, heads / groups, dim]`.
         """
         x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
         result = x.new_empty(groups, self.padded_bounds[-1], *x.shape[2:])
@@ -69,14 +61,9 @@ class Layout:
         return result
 
     def unpad_documents(self, x: Tensor, tokens: int) -> Tensor:
-        """Invert `pad_documents`: remove the padding, and put the heads of all groups side by side.
+        """Invert `pad_documents`: `[groups, padded tokens, heads / groups, dim]` to `[tokens, heads, dim]`.
 
-        Args:
-            x: `[groups, padded tokens, heads / groups, dim]`.
-            tokens: number of tokens of the result.
-
-        Returns:
-            `[tokens, heads, dim]`, zero after the last document.
+        Zero after the last document.
         """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
         for (start, end), first in zip(pairwise(self.bounds), self.padded_bounds, strict=False):
@@ -85,10 +72,7 @@ class Layout:
         return result.flatten(1, 2)
 
     def blocks(self) -> Iterator[tuple[int, int, int, Hidden | None]]:
-        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask.
-
-        A long document is divided into blocks, so that no time is spent above the diagonal.
-        """
+        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask."""
         for number, (start, end) in enumerate(pairwise(self.padded_bounds)):
             step = end - start if end - start <= LONGEST else BLOCK
             fork, split = self.forks[number] if self.forks else (0, 0)
@@ -103,7 +87,7 @@ class Layout:
     def keeps(self, keys: int) -> bool:
         """Whether the probabilities of a block are stored for the backward pass, or computed again to save memory.
 
-        The limit `KEPT` is chosen, not measured: stored probabilities grow with the square of a document's length.
+        The limit `KEPT` is chosen, not measured.
         """
         return keys <= KEPT
 
@@ -117,35 +101,20 @@ class Hidden:
 
 
 def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
-    """Convert the forks of a batch to integers, which a `Layout` has; empty for None.
-
-    Args:
-        forks: `[documents, 2]`, int32; or None.
-    """
+    """The forks `[documents, 2]`, int32, of a batch as integers; empty for None."""
     return () if forks is None else tuple((fork, split) for fork, split in cached_list(forks))
 
 
 def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
-    """Convert the documents' bounds to integers, which a `Layout` has.
-
-    Args:
-        cu_seq_lens: `[documents + 1]`, int32; or integers already.
-
-    Returns:
-        documents + 1 positions: 0 and the end of each document. A GPU is waited for once, see `cached_list`.
-    """
+    """The documents' bounds `[documents + 1]`, int32, as integers. Waits for a GPU once, see `cached_list`."""
     return tuple(cached_list(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
 
 
 def cached_list(tensor: Tensor) -> list[Any]:
-    """`tensor.tolist()`, cached on the tensor, so that only the first layer of a model synchronizes with the device.
+    """`tensor.tolist()` of any shape with a dimension, cached on the tensor until it changes in place.
 
-    Args:
-        tensor: of any shape with a dimension. A change in place invalidates the cache. An inference tensor has no
-            cache, nor has any tensor while torch compiles.
-
-    Returns:
-        Nested lists of numbers. They are the cache itself: do not change them.
+    Only the first layer of a model then synchronizes with the device. Nothing is cached for inference tensors and while
+    torch compiles. Do not change the lists.
     """
     # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
     if torch.compiler.is_compiling() or tensor.is_inference():

@@ -1,5 +1,3 @@
-"""Entropy of a model's next-token distribution, chunk by chunk: stores no more logits at a time than the loss."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -16,20 +14,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def entropies(rows: Tensor, head: Head) -> Tensor:
-    """Entropy of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats, which PPO logs.
+    """Entropy `[N]` of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats, detached.
 
-    Computed chunk by chunk, so that it needs no more memory than the loss.
+    float32 (float64 for float64), computed chunk by chunk. Shannon, A mathematical theory of communication, 1948,
+    section 6.
 
     Args:
-        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight. A logit of -inf makes the entropy of
-            its row NaN.
-        head: maps hidden states to logits.
-
-    Returns:
-        `[N]`, float32 (float64 for float64), detached.
-
-    Source:
-        C. E. Shannon, A mathematical theory of communication, 1948, section 6.
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight. A logit of -inf makes its row NaN.
     """
     vocab = rows.shape[1] if head.weight is None else len(head.weight)
     exact = torch.promote_types(rows.dtype, torch.float32)

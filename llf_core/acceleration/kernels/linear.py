@@ -35,7 +35,7 @@ class Operand:
     Attributes:
         weight: `[out, in]`; packed by bitsandbytes in 4 bits `[out * in / 2, 1]`, uint8.
         bias: `[out]` or None; frozen.
-        quant_state: bitsandbytes' state of a 4-bit weight; None for other weights.
+        quant_state: bitsandbytes' state of a 4-bit weight.
         transposed: whether a weight without `quant_state` is stored as `[in, out]` (GPT-2's Conv1D).
         adapter: `(A [rank, in], B [out, rank])` or None.
     """
@@ -48,13 +48,7 @@ class Operand:
     scale: float = 1.0
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """The weight as `[out, in]` in the compute dtype; a 4-bit weight is dequantized for each product.
-
-        A dequantized copy that is kept would take the memory that quantization saves.
-
-        Returns:
-            `[out, in]`; the weight itself or a view of it if it is not quantized and has that dtype.
-        """
+        """The weight as `[out, in]` in the compute dtype; a 4-bit weight is dequantized for each product."""
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit
 
@@ -115,19 +109,10 @@ class _Linears(Function):
 
 
 def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
-    """Apply several frozen linear layers with their adapters to the same input.
-
-    All `A` matrices are one product, and the sums are part of the products: nothing of the output's size is written
-    twice.
-
-    Args:
-        x: `[..., in]`; its dtype is the compute dtype.
+    """Apply several frozen linear layers with their adapters to `x` `[..., in]`, whose dtype is the compute dtype.
 
     Returns:
-        `[..., out]` for each layer, in the dtype of `x`.
-
-    Source:
-        `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
+        `[..., out]` for each layer: `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ` (LoRA, arXiv 2106.09685, equation 3).
     """
     adapters = [tensor for operand in operands if operand.adapter is not None for tensor in operand.adapter]
     outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(operands), *adapters)

@@ -1,5 +1,3 @@
-"""Activation of a gated MLP with a hand-written backward."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -29,19 +27,6 @@ class _SwiGLU(Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Compute `silu(gate) * up`, and store only `gate` and `up` for the backward pass.
-
-    Autograd would store `silu(gate)` too.
-
-    Args:
-        gate: `[..., inner]`.
-        up: `[..., inner]`.
-
-    Returns:
-        `[..., inner]`.
-
-    Source:
-        SwiGLU, arXiv 2002.05202, equation 5.
-    """
+    """`silu(gate) * up` of tensors `[..., inner]` (SwiGLU, arXiv 2002.05202, eq. 5); stores only `gate` and `up`."""
     result: Tensor = _SwiGLU.apply(gate, up)
     return result

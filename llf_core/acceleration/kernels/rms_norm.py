@@ -1,4 +1,4 @@
-"""RMS norm with a hand-written backward: float32 inside, one pass over memory less than autograd."""
+"""RMS norm with a hand-written backward, which reads the memory once less than autograd."""
 
 from __future__ import annotations
 
@@ -55,20 +55,16 @@ class _RMSNorm(Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
     """Normalize each row by its root mean square: `x / sqrt(mean(x²) + eps) * (offset + weight)`.
 
-    Its hand-written backward reads the memory once less than autograd.
+    arXiv 1910.07467, equation 4. Statistics and gradients are float32 (float64 for float64).
 
     Args:
-        x: `[..., hidden]`, any floating-point dtype; statistics and gradients are computed in float32 (float64 for
-            float64).
+        x: `[..., hidden]`.
         weight: `[hidden]`.
         offset: 1 for Gemma, which stores its weights minus 1. The product is then rounded once, after the weight, as in
             Gemma's module.
 
     Returns:
         `[..., hidden]`, in the dtype of `x` with an offset, else in the promoted dtype of `x` and `weight`.
-
-    Source:
-        arXiv 1910.07467, equation 4.
     """
     result: Tensor = _RMSNorm.apply(x, weight, eps, offset)
     return result

@@ -1,5 +1,3 @@
-"""Shifted sparse attention (LongLoRA, arXiv 2309.12307) on top of any attention within documents."""
-
 from __future__ import annotations
 
 import functools
@@ -24,7 +22,7 @@ def shifted_attention(
     k: Tensor,
     v: Tensor,
 ) -> Tensor:
-    """Shifted sparse attention: each token attends within a group of tokens, which is shifted for half of the heads.
+    """Shifted sparse attention (LongLoRA, arXiv 2309.12307, section 3.2) on top of any attention within documents.
 
     The first half of the heads attends within groups of `layout.group` tokens of a document, the second half within
     groups that begin half a group later, so that neighboring groups exchange information. Of an odd number of heads the
@@ -32,17 +30,13 @@ def shifted_attention(
     and last group are shorter, so that no token attends to later ones.
 
     Args:
-        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors;
-            what it raises passes through.
+        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors.
         q: queries `[tokens, heads, dim]`.
         k: keys `[tokens, key_heads, dim]`.
         v: values `[tokens, key_heads, value_dim]`.
 
     Returns:
         `[tokens, heads, value_dim]`.
-
-    Source:
-        Shifted sparse attention, LongLoRA, arXiv 2309.12307, section 3.2.
     """
     assert layout.group is not None  # noqa: S101 - for the type checker
     heads = q.shape[1]
@@ -61,7 +55,7 @@ def shifted_attention(
 
 @functools.lru_cache(maxsize=8)
 def _group_bounds(bounds: tuple[int, ...], group: int, shift: int) -> tuple[int, ...]:
-    """Bounds of the groups of each document; the first one has `shift` tokens, if that is not 0."""
+    """Bounds of the groups of each document; the first group has `shift` tokens, unless 0."""
     ends = [0]
     for start, end in pairwise(bounds):
         ends += [*range(start + (shift or group), end, group), end]

@@ -42,17 +42,13 @@ if TYPE_CHECKING:
 
 
 def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Log-probability of a token after each row, without storing all logits: for losses of completions.
+    """Log-probability `[N]` of a token after each row, differentiable, without storing all logits.
+
+    float32 (float64 for float64); minus torch's `F.cross_entropy`.
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
         targets: token ids `[N]`, int64.
-
-    Returns:
-        `[N]`, float32 (float64 for float64), differentiable.
-
-    Source:
-        Minus torch's `F.cross_entropy`.
     """
     return -_costs(rows, head, targets, 0.0, summed=False)
 
@@ -67,22 +63,20 @@ def nll_sum(
 ) -> Tensor:
     """Sum of the negative log-likelihoods of the targets, without storing all logits.
 
-    Only rows with a target pass through the head.
+    torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7. Only rows with a target pass
+    through the head.
 
     Args:
         hidden: hidden states `[..., H]`; logits `[..., V]` for a head without weight.
         targets: `[...]`, int64: token after each position; -100 for positions without a loss.
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
         record_losses: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses
-            `[N]`, detached; takes no additional computation. None if nobody needs them; what it raises passes through.
-        weights: weight of each token from its distribution, see `kernels.cross_entropy.TokenWeights`; None for 1.
+            `[N]`, detached.
+        weights: weight of each token from its distribution; None for 1.
 
     Returns:
         float32 (float64 for float64) scalar; 0 without targets. With a trained head, `backward` can be called once
         only.
-
-    Source:
-        torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7.
     """
     rows, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     learned = (targets != IGNORED).nonzero()[:, 0]
@@ -114,13 +108,7 @@ def _costs(
 
 
 def products_dtype(rows: Tensor, head: Head) -> torch.dtype:
-    """Dtype in which rows are multiplied with a head: autocast's if it is enabled; logits keep theirs.
-
-    A custom autograd function is not autocast by torch, so it must do what torch would.
-
-    Args:
-        rows: hidden states `[N, H]`, or logits `[N, V]`.
-    """
+    """Dtype in which rows `[N, H]` are multiplied with a head: autocast's if enabled; logits `[N, V]` keep theirs."""
     return rows.dtype if head.weight is None else computing_dtype(head.weight)
 
 
@@ -143,21 +131,14 @@ class CrossEntropy(Function):
         summed: bool,
         record_losses: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """Compute the cross-entropy and, where the backward pass can scale them, all gradients.
+        """Compute the cross-entropy `[N]`, or its sum, and all gradients where the backward pass can scale them.
 
         Args:
             rows: hidden states `[N, H]`, or logits `[N, V]`.
             weight: `[V, H]`, or None.
             bias: `[V]`, or None.
             targets: token ids `[N]`, int64.
-            record_losses: called with the cross-entropies `[N]`; None if nobody needs them; what it raises passes
-                through.
-
-        Returns:
-            Scalar if `summed`, else `[N]`.
-
-        Source:
-            See `kernels.cross_entropy.cross_entropies`.
+            record_losses: called with the cross-entropies `[N]`.
         """
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
@@ -177,14 +158,7 @@ class CrossEntropy(Function):
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients of the forward pass, or compute them if each row has its own factor.
 
-        Sums have one factor for all rows, which the product with the weight does not change.
-
-        Args:
-            grad: incoming gradient, a scalar or `[N]`.
-
-        Returns:
-            Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
-            arguments.
+        `grad` is a scalar or `[N]`; returns gradients of rows `[N, H]` or `[N, V]`, weight `[V, H]` and bias `[V]`.
         """
         terms = ctx.terms
         if ctx.made:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "llf"
 PROBE = "llf_probe"
 GROUP = "llf_group"
-"""Attribute of an attention layer that is trained with shifted sparse attention, see `group_of`."""
+"""Attribute of a layer with shifted sparse attention, see `group_of`."""
 FLASH_DIM = 256  # the widest head that FlashAttention supports
 FLASH_CAPABILITY = (8, 0)  # the lowest compute capability that it supports
 # Arguments that transformers passes to every attention; any other changes the result in a way not known here.
@@ -32,12 +32,11 @@ KNOWN_ARGUMENTS = frozenset(
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """Arguments of a call of attention, which `EquivalenceCheck` records to find what a model asks of it.
+    """Arguments of a call of attention, which `EquivalenceCheck` records.
 
     Attributes:
         flattened: whether it received the documents' lengths.
-        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` created. None for no window
-            or no mask.
+        masked: window of its mask; "unknown" if the mask is not from `marked_mask`. None for no window or no mask.
         unusual: names of arguments that `llf` does not support.
     """
 
@@ -51,11 +50,11 @@ class AttentionCall:
 
 
 def register() -> None:
-    """Register `llf` with transformers, as attention and as mask, so that models can be set to it.
+    """Register `llf` with transformers, as attention and as mask.
 
     Without a mask function of the same name transformers would create no mask at all. This one is that of `sdpa`: a
-    batch without `cu_seq_lens_q` gets a complete mask, flattened or not, so that documents never attend to each other.
-    `llf_probe` is the same with marked masks, see `marked_mask`.
+    batch without `cu_seq_lens_q` gets a complete mask, so that documents never attend to each other. `llf_probe` is the
+    same with marked masks, see `marked_mask`.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -72,17 +71,13 @@ def marked_mask(
     allow_is_causal_skip: bool = True,
     **kwargs: object,
 ) -> Tensor:
-    """Create the mask of `sdpa`, never skipped, with an attribute `window` that `attention` reads.
+    """Create the mask of `sdpa`, `[batch, 1, queries, keys]`, never skipped, with an attribute `window`.
 
-    The window of a layer that does not receive it as an argument is only known from the mask, and the few tokens of a
-    test would not reach it.
+    A layer that does not receive its window as an argument shows it only here.
 
     Args:
         local_size: size of its window or of its chunks; None for a layer without one.
         use_vmap: set where a model has masking rules of its own; the window is then "unknown".
-
-    Returns:
-        `[batch, 1, queries, keys]`, as `sdpa_mask`.
     """
     from transformers.masking_utils import sdpa_mask
 
@@ -110,27 +105,22 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Compute the attention of one layer: within documents for a flattened batch, else by a mask.
 
-    transformers calls it with the arguments of every attention implementation.
-
     Args:
         query: `[batch, heads, seq, dim]`; a flattened batch is one row, `batch` = 1.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
-        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one. Flattened batches need none.
+        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one.
         scaling: factor of the attention scores; None for `1 / √dim`.
         sliding_window: number of tokens that a token attends to, including itself; None for all.
         cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
-            document get zeros. None for a batch that is not flattened.
-        max_length_q: length of the longest document; None for a batch that is not flattened.
-        forks: start of the branches of each document, `[documents, 2]`, int32, see `Layout`; None without branches.
-        s_aux: attention sinks `[heads]`, see `document_attention`; None for a model without them.
+            document get zeros.
+        max_length_q: length of the longest document of a flattened batch.
+        forks: start of the branches of each document, `[documents, 2]`, int32, see `Layout`.
+        s_aux: attention sinks `[heads]`, see `document_attention`.
         record: list to which the arguments of each call are added; None in training.
 
     Returns:
         `[batch, seq, heads, value_dim]`, and None for the probabilities.
-
-    Source:
-        arXiv 1706.03762, equation 1; see `document_attention`.
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if record is not None:
@@ -159,10 +149,7 @@ def attention(
 
 
 def group_of(module: nn.Module) -> int | None:
-    """Tokens of a group of shifted sparse attention in a layer, see `Layout`; None for whole documents.
-
-    Also None outside of training: the result of a run attends to whole documents, so evaluations and completions do.
-    """
+    """Tokens of a group of shifted sparse attention in a layer; None for whole documents, as outside of training."""
     return getattr(module, GROUP, None) if module.training else None
 
 
@@ -176,7 +163,6 @@ def _documents(
     bounds: Tensor | None = None,
     longest: int | None = None,
 ) -> Tensor:
-    """Attention of documents without forks; zeros after the last document."""
     filler = len(q) - layout.bounds[-1]
     q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
     if not dropout and sinks is None and _flash_knows(q, v, layout):
@@ -191,13 +177,7 @@ def _documents(
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:
-    """Dtype in which a product with `x` is computed: autocast's if it is enabled, which custom functions must apply.
-
-    float64 stays float64, as under torch's autocast.
-
-    Args:
-        x: of any shape.
-    """
+    """Dtype of a product with `x`, of any shape: autocast's if enabled; float64 stays, as in torch."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
@@ -215,7 +195,7 @@ def _masked(
     sinks: Tensor | None,
     **kwargs: object,
 ) -> Tensor:
-    """Attention with a mask: torch's own, or the plain formula if there is a soft cap or sinks."""
+    """The function of torch, or the plain formula if there is a soft cap or sinks."""
     if softcap is None and sinks is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -256,19 +236,15 @@ def _plain(
 
 @lru_cache(maxsize=4)
 def _bounds_on(device: torch.device, bounds: tuple[int, ...], inference: bool) -> Tensor:
-    """Bounds as `_varlen` takes them.
-
-    The same for all layers, so that only the first layer synchronizes with the device.
-    """
+    """Cached for all layers, so that only the first one synchronizes with the device."""
     return torch.tensor(bounds, dtype=torch.int32, device=device)
 
 
 @cache
 def varlen_arguments() -> frozenset[str]:
-    """Names of the arguments of torch's `varlen_attn`; empty before torch 2.10, which introduced it.
+    """Names of the arguments of torch's `varlen_attn`; empty before torch 2.10.
 
-    They decide what FlashAttention supports: 2.10 has `is_causal` and no scale, 2.11 a scale and a window, and from
-    2.12 on there may be fewer key heads.
+    2.10 has `is_causal` and no scale, 2.11 a scale and a window, and from 2.12 on there may be fewer key heads.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn
@@ -278,7 +254,6 @@ def varlen_arguments() -> frozenset[str]:
 
 
 def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
-    """Whether torch's FlashAttention supports this call."""
     dim = q.shape[-1]
     return (
         q.device.type == "cuda"
@@ -293,14 +268,7 @@ def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layout: Layout) -> Tensor:
-    """FlashAttention for sequences of different lengths, by torch's `varlen_attn`.
-
-    Args:
-        q: `[tokens, heads, dim]`.
-        k: `[tokens, key_heads, dim]`.
-        v: `[tokens, key_heads, dim]`.
-        bounds: `[documents + 1]`, int32, on the device of `q`.
-    """
+    """FlashAttention of documents with bounds `[documents + 1]`, int32: tensors are `[tokens, heads, dim]`."""
     from torch.nn.attention.varlen import varlen_attn
 
     known = varlen_arguments()
@@ -333,14 +301,11 @@ def per_document_attention(
         q: `[tokens, heads, dim]`.
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, value_dim]`.
-        layout: documents, scale, window, soft cap; without forks and groups. The last document ends at `tokens`.
-        sinks: `[heads]`, see `document_attention`; None for a model without them.
+        layout: without forks and groups. The last document ends at `tokens`.
+        sinks: `[heads]`, see `document_attention`.
 
     Returns:
         `[tokens, heads, value_dim]`.
-
-    Source:
-        arXiv 1706.03762, equation 1; see `document_attention`.
     """
     pieces = []
     repeats = q.shape[1] // k.shape[1]

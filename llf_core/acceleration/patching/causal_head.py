@@ -27,7 +27,7 @@ NOT_READ = {
     "labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good", "old_log_probs",
     "old_values", "advantages", "returns",
 }  # fmt: skip
-"""Columns of a batch that are not passed to the model."""
+"""Columns of a batch that only the loss uses."""
 TOKENS = 3
 # Number of logits that are compared; the model computes all of them, which takes most of the test's time.
 COLUMNS = 1024
@@ -46,7 +46,7 @@ class Head:
     Attributes:
         weight: `[V, H]`; None if the hidden states are logits already, which are then used unchanged.
         bias: `[V]`, or None.
-        softcap: bound of the logits; None for no soft cap.
+        softcap: None for no soft cap.
     """
 
     weight: Tensor | None
@@ -55,17 +55,7 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute the logits. Reference implementation of the kernels, which never store all of them.
-
-        Args:
-            hidden: hidden states `[..., H]`, or logits `[..., V]` for a head without weight.
-
-        Returns:
-            `[..., V]`.
-
-        Source:
-            Soft cap: Gemma 2, arXiv 2408.00118, section 2.
-        """
+        """Logits `[..., V]` of hidden states `[..., H]`. Reference of the kernels, which never store all of them."""
         if self.weight is None:
             return hidden
         logits = F.linear(hidden, self.weight, self.bias) * self.scale
@@ -82,10 +72,9 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
     Args:
         model: causal language model, with any wrappers (PEFT, DistributedDataParallel, …). It is called once, so that
             the hooks of its wrappers run.
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; columns for the loss
-            are not passed to the model.
-        objective: called with hidden states `[batch, seq, H]` and the head. If `install_head` was refused or not
-            called, or the head is no plain linear layer any more, called with logits `[batch, seq, V]` and `LOGITS`.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
+        objective: called with hidden states `[batch, seq, H]` and the head; without `install_head`, or if the head is
+            no plain linear layer any more, with logits `[batch, seq, V]` and `LOGITS`.
     """
     causal = causal_of(model)
     if puts_prompt(model):
@@ -102,13 +91,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
 
 
 def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Made]) -> Made:
-    """`forward` for an objective that needs no output head, such as a reward.
-
-    It also supports models without `install_head`, by hooks.
-
-    Args:
-        objective: called with hidden states `[batch, seq, H]`.
-    """
+    """`forward` for an objective of hidden states `[batch, seq, H]` alone, also of models without `install_head`."""
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
         return forward(model, batch, lambda hidden, _: objective(hidden))
@@ -131,33 +114,25 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
 def puts_prompt(model: nn.Module) -> bool:
     """Whether PEFT puts trained vectors before each example, as in prompt and prefix tuning.
 
-    Hidden states and logits may then have more positions than the batch, which callers drop.
-
-    Args:
-        model: a causal language model, with any wrappers.
+    Hidden states and logits may then have more positions than the batch.
     """
     adapted: Any = _unwrapped(model)
     return hasattr(adapted, "peft_config") and bool(getattr(adapted.active_peft_config, "is_prompt_learning", False))
 
 
 def _past_prompt(objective: Callable[[Tensor, Head], Made], tokens: int) -> Callable[[Tensor, Head], Made]:
-    """An objective of the hidden states `[batch, tokens, H]` behind the vectors that PEFT has put before them."""
+    """Skips the vectors that PEFT has put before the hidden states `[batch, tokens, H]`."""
     return lambda hidden, head: objective(hidden[:, hidden.shape[1] - tokens :], head)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """A model without the wrappers around PEFT's."""
     while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
         model = inner
     return model
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
-    """The causal language model inside its wrappers, which has the head and the config.
-
-    Args:
-        model: a model in any of torch's, accelerate's and PEFT's wrappers, or none.
-    """
+    """The causal language model inside torch's, accelerate's and PEFT's wrappers."""
     model = _unwrapped(model)
     unwrap = getattr(model, "get_base_model", None)
     return model if unwrap is None else unwrap()
@@ -166,11 +141,7 @@ def causal_of(model: nn.Module) -> PreTrainedModel:
 def install_head(model: nn.Module) -> str | None:
     """Replace the forward of a causal language model by one that accepts `objective`; calls without it are unchanged.
 
-    An objective computes the loss from hidden states and head, so that the logits of a whole batch are never in memory.
-    The head is verified on random hidden states: its logits must equal the model's. The decoder is not run.
-
-    Args:
-        model: transformers model, wrapped by PEFT or not.
+    The head's logits of random hidden states must equal the model's. The decoder is not run.
 
     Returns:
         None, also where the model has such a forward already; or the reason why it is unchanged.
@@ -238,7 +209,7 @@ class _Linear:
 
 
 def _linear(causal: PreTrainedModel) -> _Linear | str:
-    """The linear layer that computes the logits, or a description of what does instead."""
+    """The linear layer that computes the logits, or a reason why there is none."""
     module = causal.get_output_embeddings()
     if type(module).__name__ == "ModulesToSaveWrapper":  # trained whole by PEFT
         active = [name for name in module.active_adapters if name in module.modules_to_save]
@@ -264,7 +235,7 @@ def _decoders(causal: PreTrainedModel) -> list[PreTrainedModel]:
 
 
 class _Hidden:
-    """Decoder output with hidden states only; any other field is None."""
+    """Decoder output; any other field is None."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
@@ -283,11 +254,7 @@ class _Hidden:
 def _probe(
     causal: PreTrainedModel, decoder: PreTrainedModel, linear: _Linear
 ) -> tuple[PreTrainedModel, float, float | None] | str:
-    """Compare the model's logits of given hidden states with those of `Head`.
-
-    Returns:
-        The decoder, scale and soft cap, or a description of the difference.
-    """
+    """Decoder, scale and soft cap with which `Head` gives the model's logits, or a description of the difference."""
     weight = linear.weight
     device, generator = weight.device, torch.Generator().manual_seed(0)
     hidden = torch.randn(1, TOKENS, weight.shape[1], generator=generator).to(device)
@@ -332,7 +299,6 @@ def _probe(
 
 
 def _terms(causal: PreTrainedModel) -> list[tuple[float, float | None]]:
-    """Scales and soft caps that the model's config has, and no scale or soft cap."""
     config = causal.config.get_text_config()
     softcaps = [float(value) for name in SOFTCAPS if (value := getattr(config, name, None))]
     factors = [float(value) for name in SCALES if (value := getattr(config, name, None))]

@@ -82,11 +82,7 @@ class EquivalenceCheck:
             self._own = self._begun()
 
     def formula_key(self, module: nn.Module) -> Hashable:
-        """Key that is equal for modules with the same formula, of which one is tested; see `probe_module.formula_key`.
-
-        Args:
-            module: of the decoder.
-        """
+        """Key that is equal for modules with the same formula; see `probe_module.formula_key`."""
         return formula_key(module, self._numbered)
 
     def flattens(self) -> str | None:
@@ -95,9 +91,8 @@ class EquivalenceCheck:
         An attention other than `sdpa` and `eager`, such as FlashAttention, stays and is tested as it is. Recurrent and
         chunked modules are called separately for each document from then on, see `separate_modules`.
 
-        A model whose attention leaks between documents would train on a wrong loss without any error. The hidden states
-        of a document must be the same, up to rounding (`CLOSE`, `STILL`: chosen limits), alone, after another document,
-        and after a third.
+        The hidden states of a document must be the same, up to rounding (`CLOSE`, `STILL`: chosen limits), alone, after
+        another document, and after a third.
 
         Returns:
             None if batches may be flattened, else the reason; the model's attention is then restored.
@@ -121,11 +116,8 @@ class EquivalenceCheck:
     def difference(self, *, flatten: bool) -> str | None:
         """Compare the model's hidden states with the original ones, after parts were replaced.
 
-        A part that is equal by itself may still be called differently by the model.
-
         Returns:
-            The relative difference, or that values are not finite, as a clause that ends a sentence; None if it is
-            rounding (`CLOSE`).
+            The difference as a clause that ends a sentence; None if it is rounding (`CLOSE`).
         """
         now = self._beside(self._first) if flatten else self._alone()
         distance = _distance(now, self._own)
@@ -136,10 +128,7 @@ class EquivalenceCheck:
         return f"its hidden states would differ by {percent(distance, 1)}."
 
     def forks(self) -> bool:
-        """Whether a branch of a flattened document has the same hidden states as without the other branch.
-
-        Batches of pairs then read a shared prompt once. False also where the model cannot be run on branches.
-        """
+        """Whether a branch of a flattened document has the same hidden states as without the other branch."""
         try:
             alone = self._run(None, **self._with_mask(flatten_probe([torch.cat((self._first, self._second))])))
             beside, still = (self._branch(other) for other in (self._first, self._third))
@@ -206,7 +195,7 @@ class EquivalenceCheck:
         call_per_document(self.separate_modules)
 
     def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
-        """Call attentions with chunks separately for each document; returns the chunk size of each."""
+        """Call attentions with chunks separately for each document; returns their chunk sizes."""
         if not has_chunked_layers(self._causal):
             return {}
         keys = {self.formula_key(one) for one in attentions}
@@ -216,11 +205,11 @@ class EquivalenceCheck:
         return {one: chunk_size_of(one) for one in attentions}
 
     def _alone(self, record: list[AttentionCall] | None = None) -> Tensor:
-        """Last hidden states `[seq, hidden]` of the second document alone."""
+        """`[seq, hidden]`, of the second document."""
         return self._run(record, input_ids=self._second[None])
 
     def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
-        """Last hidden states `[seq, hidden]` of the second document after another document."""
+        """`[seq, hidden]`, of the second document after another one."""
         batch = self._with_mask(flatten_probe([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
@@ -236,7 +225,7 @@ class EquivalenceCheck:
         return hidden[0]
 
     def _first_of_each_kind(self) -> tuple[str, int] | None:
-        """Name of the list of layers, and how many of the first hold one of each kind; None without such a list."""
+        """Name of the list of layers, and how many of the first include each kind."""
         count = getattr(self._causal.config.get_text_config(), "num_hidden_layers", None)
         for name, child in self.decoder.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
@@ -293,7 +282,7 @@ def _unsupported_call(name: str, asked: list[AttentionCall], chunks: Mapping[nn.
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Relative difference of the norms; infinite if a value is not finite."""
+    """Of the norms; infinite if a value is not finite."""
     apart = float((one - other).float().norm())
     if apart == 0.0:  # also of states that are all 0
         return 0.0

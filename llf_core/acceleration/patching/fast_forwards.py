@@ -29,21 +29,12 @@ SILU = ("SiLU", "SiLUActivation")
 
 
 def install(module: nn.Module, forward: Forward) -> None:
-    """Set a function as the forward of a module, as a bound method, so that a deep copy of the module uses the copy."""
+    """Bind a function as the forward of a module, so that a deep copy of the module uses the copy."""
     module.forward = MethodType(forward, module)
 
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
-    """Apply several linear modules to the same input; in one call if `operand` can read all of them.
-
-    Products of several adapters with one input are joined, and a frozen weight needs no gradient.
-
-    Args:
-        x: `[..., in]`.
-
-    Returns:
-        `[..., out]` for each module.
-    """
+    """Apply linear modules to `x` `[..., in]`, in one call if `operand` can read all of them: `[..., out]` each."""
     found = operands(modules)
     if found is None:
         return [module(x) for module in modules]
@@ -53,8 +44,6 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 @dataclass(frozen=True)
 class RMSNorm:
     """RMS norm, see `rms_norm`; calls with further arguments use the module's own forward.
-
-    Norms run in each layer twice or more, and are limited by memory bandwidth.
 
     Attributes:
         offset: 1 for Gemma's norms, else 0.
@@ -84,17 +73,9 @@ def _made(forward: Forward, recipe: object) -> Forward:
 
 
 def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) -> object:
-    """Fast forward of a linear layer with LoRA, outside the blocks with fast forwards of their own.
-
-    Its hand-written backward stores less than autograd does.
+    """Fast forward `[..., in]` to `[..., out]` of a linear layer with LoRA outside of fast blocks.
 
     It falls back to the layer's own forward while its adapter is of a kind that `operand` cannot read.
-
-    Args:
-        x: `[..., in]`.
-
-    Returns:
-        `[..., out]`.
     """
     found = None if args or kwargs else operand(self)
     if found is None:
@@ -115,7 +96,7 @@ class GatedMLP:
     act: str
 
     def forward(self) -> Forward:
-        """The forward to install with `install`, so that gate and up are one product where their weights are frozen."""
+        """The forward to install with `install`."""
         inputs, output, named = self.inputs, self.output, self.act
 
         def forward(self: nn.Module, x: Tensor) -> Tensor:
@@ -134,7 +115,7 @@ class RotaryAttention:
 
     Attributes:
         inputs: names of the projections of q, k and v, or of one that computes all three.
-        norms: names of the norms of q and k, or None.
+        norms: names of the norms of q and k.
         whole: whether these normalize all heads together.
         rotary: whether q and k are rotated; some layers have no positional encoding.
     """
@@ -151,7 +132,7 @@ class RotaryAttention:
     softcap: float | None
 
     def forward(self) -> Forward:
-        """The forward to install with `install`, which makes fewer copies of q, k and v than the module's own."""
+        """The forward to install with `install`."""
         fast = self
 
         def forward(self: nn.Module, hidden_states: Tensor, *args: object, **kwargs: Any) -> object:
@@ -172,14 +153,11 @@ class RotaryAttention:
         return _made(forward, self)
 
     def project_heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute q, k and v: projected, with q and k normalized if the module has such norms, before rotation.
-
-        Args:
-            x: hidden states `[1, tokens, hidden]`.
+        """Project hidden states `[1, tokens, hidden]`, and normalize q and k if the module does; without rotation.
 
         Returns:
-            q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in autocast's
-            dtype, or in that of v without it.
+            q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in autocast's dtype, or in that of v
+            without it.
         """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:

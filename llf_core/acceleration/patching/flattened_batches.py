@@ -1,7 +1,7 @@
 """Flattened batches, and the models that do not support them according to their config.
 
-Where documents are kept apart: their labels by `llf_core.data.document_boundaries`, attention by
-`llf_core.acceleration.kernels.attention`, recurrent state by `per_document`.
+Documents are kept apart in labels by `llf_core.data.document_boundaries`, in attention by
+`llf_core.acceleration.kernels.attention`, in recurrent state by `per_document`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ OTHER_LAYERS = ("moe",)
 
 
 def unsupported_reason(causal: PreTrainedModel) -> str | None:
-    """Reason why batches of a model must not be flattened; None if a test on documents has to decide.
-
-    Some properties would go unnoticed on a few tokens, so the config decides about them.
-    """
+    """Reason by the config why batches of a model must not be flattened; None if a test on documents has to decide."""
     config = causal.config.get_text_config()
     name = type(causal).__name__
     layers = getattr(config, "layer_types", None) or ()
@@ -46,21 +43,18 @@ def unsupported_reason(causal: PreTrainedModel) -> str | None:
 
 
 def has_recurrent_layers(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model have a recurrent state, which must be reset for each document."""
+    """Whether layers of a model have a recurrent state."""
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
 def has_chunked_layers(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model attend within chunks, which must be counted from the start of each document."""
+    """Whether layers of a model attend within chunks."""
     return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
 
 
 def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
-    """The module that computes the hidden states, whose layers are patched.
-
-    It is what `get_decoder` returns, or `model` where that is the causal model itself, as for Llama 4.
-    """
+    """The module that computes the hidden states: `get_decoder()`, or `model` if that is the model itself (Llama 4)."""
     decoder = causal.get_decoder()
     return causal.model if decoder is causal and hasattr(causal, "model") else decoder
 
@@ -88,11 +82,7 @@ class Flattened(TypedDict):
 
 
 def flatten_probe(ids: list[Tensor]) -> Flattened:
-    """Make a flattened batch that tests a model: documents without labels and tokenizer; see `Collator`.
-
-    Args:
-        ids: token ids `[seq]` of each document, int64.
-    """
+    """Make a flattened batch that tests a model from the token ids `[seq]`, int64, of documents."""
     lengths = torch.tensor([0] + [len(one) for one in ids])
     bounds = lengths.cumsum(0).to(torch.int32).to(ids[0].device)
     longest = max(len(one) for one in ids)
@@ -107,9 +97,5 @@ def flatten_probe(ids: list[Tensor]) -> Flattened:
 
 
 def empty_mask(device: torch.device) -> Tensor:
-    """Mask of a flattened batch: transformers passes four-dimensional masks through and creates none.
-
-    Returns:
-        An empty tensor `[1, 1, 0, 0]`, float32.
-    """
+    """Empty mask `[1, 1, 0, 0]` of a flattened batch: transformers passes four-dimensional masks through."""
     return torch.empty(1, 1, 0, 0, device=device)

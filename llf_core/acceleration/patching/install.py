@@ -90,13 +90,12 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "", de
     """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
     Norms, MLPs and attentions are recognized by what a small copy of them computes, LoRA layers by their class, and the
-    whole model is compared with its original state. `del module.forward` restores a part. The model's attention and the
-    forward that its head needs are replaced too, see `EquivalenceCheck.flattens` and `install_head`.
+    whole model is compared with its original state. The model's attention and the forward that its head needs are
+    replaced too, see `EquivalenceCheck.flattens` and `install_head`.
 
     Args:
-        model: causal language model of transformers, wrapped by PEFT or not.
         attention: whether its attention may be replaced; otherwise batches are not flattened.
-        padded: why batches may not be flattened, as a sentence, where what the adapter does forbids it; else empty.
+        padded: why the adapter forbids flattened batches, as a sentence; else empty.
         device: where the model will compute, to compare it there; None for where it is.
     """
     accelerated = _patch_decoder(model, attention=attention, padded=padded, device=device)
@@ -110,7 +109,7 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "", de
 def _patch_decoder(
     model: nn.Module, *, attention: bool = True, padded: str = "", device: str | None = None
 ) -> Accelerated:
-    """`accelerate` without the model's head, for models that are called without an objective, such as classifiers."""
+    """`accelerate` without the head, for models that are called without an objective."""
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
     place = causal.device
@@ -158,10 +157,9 @@ def _patch(causal: PreTrainedModel, *, attention: bool, padded: str, device: str
 
 
 def restore(model: nn.Module) -> None:
-    """Restore the forward of every part, after a comparison has failed.
+    """Restore the forwards of the parts after a failed comparison.
 
-    Neither the attention implementation is restored nor what `call_per_document` has replaced, on which flattened
-    batches rely, nor the head's forward.
+    The head, the attention implementation and what `call_per_document` has replaced stay, on which batches rely.
     """
     for module in model.modules():
         if getattr(vars(module).get("forward"), "__module__", None) == OWN[0]:

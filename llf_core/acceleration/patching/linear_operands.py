@@ -21,23 +21,17 @@ FOUR_BITS = ("bitsandbytes.nn.modules", "Linear4bit")
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read, so that a fast forward pays."""
+    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read."""
     return _name(module) in ADAPTED and _is_known(module.get_base_layer())  # type: ignore[operator]
 
 
 def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return per reason
-    """Read a frozen linear layer, plain, with LoRA or 4-bit.
+    """Read weight, bias and active adapter of a frozen linear layer, plain, with LoRA or 4-bit.
 
-    The fast forwards multiply by weights directly, so anything else that a layer does must exclude it.
-
-    Args:
-        module: any module. Read in every forward, since adapters are switched on and off.
-
-    Returns:
-        Its weight, bias and active adapter; None if the fast product would differ from the module: its weight or bias
-        is trained, its class is unknown, it is quantized otherwise, repacked for a CPU, sharded or has hooks, or its
-        adapter has dropout or a bias, is a LoRA variant (DoRA), is not the only active one, or is merged while adapters
-        are disabled.
+    Called in every forward, since adapters are switched on and off. None if the fast product would differ from the
+    module: its weight or bias is trained, its class is unknown, it is quantized otherwise, repacked for a CPU, sharded
+    or has hooks, or its adapter has dropout or a bias, is a LoRA variant (DoRA), is not the only active one, or is
+    merged while adapters are disabled.
     """
     adapter, scale, base = None, 1.0, module
     if _name(module) in ADAPTED:
@@ -91,7 +85,7 @@ def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | Non
 
 
 def operands(modules: Iterable[nn.Module]) -> list[Operand] | None:
-    """Read several modules with `operand`; None if one of them cannot be read, so that all use their own forward."""
+    """Read several modules with `operand`; None if one of them cannot be read."""
     found = []
     for module in modules:
         one = operand(module)

@@ -38,11 +38,7 @@ TEST_ERRORS = Exception
 def match_norm(module: nn.Module) -> Forward | None:
     """Find the fast forward of an RMS norm: `weight * x` or, as in Gemma, `(1 + weight) * x`; None if neither fits.
 
-    Args:
-        module: any module; one with a one-dimensional weight and an epsilon is copied and called.
-
-    Source:
-        arXiv 1910.07467, equation 4; the offset as in transformers' `GemmaRMSNorm`.
+    Any module with a one-dimensional weight and an epsilon is copied and called.
     """
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     weight = module._parameters.get("weight")
@@ -60,16 +56,9 @@ def match_norm(module: nn.Module) -> Forward | None:
 
 
 def match_mlp(module: nn.Module) -> Forward | None:
-    """Find the fast forward of a gated MLP with any activation, by the names of its layers and a test.
+    """Find the fast forward of a gated MLP, by the names of its layers and a test; None if none fits.
 
-    Models name these layers alike, but differ in activation and order. Gradients must be disabled, see `probe_module`.
-
-    Returns:
-        The forward; None if its names, dropout, own parameters, buffers or forward rule it out, or if it does not give
-            the module's own result.
-
-    Source:
-        `down(act(gate(x)) * up(x))`: arXiv 2002.05202, section 2.
+    `down(act(gate(x)) * up(x))`: arXiv 2002.05202, section 2. Gradients must be disabled, see `probe_module`.
     """
     for inputs in GATES:
         names = (*inputs, "down_proj")
@@ -86,18 +75,12 @@ def match_mlp(module: nn.Module) -> Forward | None:
 def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward | None:
     """Find the fast forward of an attention with rotary embeddings, by the names of its layers and a test.
 
-    Models differ in norms, scale, window and in whether they rotate; each variant is tried on a small copy.
+    Variants of norms, scale, window and rotation are tried on a small copy; None if none gives the module's own result.
     Gradients must be disabled, see `probe_module`.
 
     Args:
-        called: keyword arguments that its model passes to it, including `position_embeddings`: cosines and sines,
-            `[1, seq, rotary_dim]` each, with `seq` above 2.
-
-    Returns:
-        The forward; None if no variant gives the module's own result.
-
-    Source:
-        Rotary embedding: arXiv 2104.09864, equation 34; scaled dot products: arXiv 1706.03762, equation 1.
+        called: keyword arguments that its model passes to it, including `position_embeddings`: cosines and sines, `[1,
+            seq, rotary_dim]` each, with `seq` above 2.
     """
     found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
     output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)
@@ -135,7 +118,7 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
 
 def _heads(module: nn.Module, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
-    """Number of query heads and of key heads."""
+    """Of queries and of keys."""
     sizes = [getattr(module, name).out_features for name in inputs]
     if len(sizes) > 1:
         return sizes[0] // dim, sizes[1] // dim
@@ -154,7 +137,7 @@ def _variants(module: nn.Module) -> Iterator[tuple[tuple[str, str] | None, bool,
 
 
 def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> bool:
-    """Whether both give the same result for each input; False if one raises an exception."""
+    """Whether both give the same result for each input and raise no exception."""
     try:
         pairs = [(fast(x), plain(x)) for x in inputs]
         return all(

@@ -2,8 +2,6 @@
 
 A short convolution, a gated delta net or a Mamba mixer is called separately for each document, with its own code and
 kernels. The modules that need this are found by changing the tokens before the same ones.
-
-That no loss crosses a document boundary is the work of `llf_core.data.document_boundaries`.
 """
 
 from __future__ import annotations
@@ -32,18 +30,15 @@ if TYPE_CHECKING:
 
 HALF = (torch.bfloat16, torch.float16)
 ROUNDING, ROUNDING_OF_HALF = 1e-6, 1e-3
-"""Relative differences (of norms) that come from the order of summation only."""
+"""Relative differences (of norms) that come from the order of summation."""
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "forks", "seq_idx", "record")
-"""Arguments about documents, which are removed when a module is called for a single document."""
+"""Arguments about documents, removed in a call for a single document."""
 
 
 def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """Forward that calls the module's own for one document after the other, so that no state runs on into the next.
+    """Forward that calls the module's own for each document of a flattened batch; other batches are not divided.
 
-    Tokens after the last document get zeros. A batch that is not flattened goes to the module's own forward as it is.
-
-    Args:
-        *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
+    Arguments `[1, tokens, …]` are divided by documents. Tokens after the last document get zeros.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -66,7 +61,7 @@ def _called_each(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, 
 
 
 def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor | None:
-    """`[1, 1, length, length]`, true where a token attends to another; None if it attends to all before it."""
+    """`[1, 1, length, length]`, true where a token attends to another; None for plain causal attention."""
     if chunk is None or length <= chunk:
         return None
     numbers = torch.arange(length, device=device) // chunk
@@ -74,29 +69,21 @@ def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor 
 
 
 def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """`forward_per_document` for an attention with chunks: each document gets its own mask, counted from its start.
-
-    Args:
-        *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
-    """
+    """`forward_per_document` for an attention with chunks: each document gets its own mask, counted from its start."""
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
     return _called_each(self, args, kwargs, mask=True)
 
 
 def chunk_size_of(module: Any) -> int | None:
-    """Chunk size of an attention, by which each document gets its mask; None if it attends to all tokens before.
-
-    Args:
-        module: an attention of transformers with `config` and `layer_idx`.
-    """
+    """Chunk size of an attention of transformers; None if it attends to all tokens before."""
     config = module.config
     chunked = config.layer_types[module.layer_idx] == CHUNKED
     return int(config.attention_chunk_size) if chunked else None
 
 
 def call_per_document(modules: Sequence[nn.Module], forward: Forward = forward_per_document) -> None:
-    """Call modules separately for each document, whatever else of the model sees the whole flattened batch.
+    """Call modules separately for each document.
 
     Args:
         forward: `forward_per_document` or `chunked_attention_per_document`.
@@ -106,12 +93,7 @@ def call_per_document(modules: Sequence[nn.Module], forward: Forward = forward_p
 
 
 def restore_forwards(modules: Sequence[nn.Module]) -> None:
-    """Restore the modules' own forward, where a model cannot be flattened after all.
-
-    Args:
-        modules: modules that `call_per_document` has changed. One without a replaced forward stays as it is; one that
-            another function has replaced gets its class's forward too.
-    """
+    """Restore the forward of the modules' class, where a model cannot be flattened after all."""
     for module in modules:
         vars(module).pop("forward", None)
 
@@ -121,21 +103,19 @@ def find_stateful_modules(
 ) -> list[nn.Module]:
     """Find modules that receive the documents' bounds and whose output for a token depends on the tokens before it.
 
-    These are the ones to call separately for each document.
-
     Args:
-        run: runs it on a few tokens, with `record` among its arguments in place of the documents' bounds.
+        run: runs `root` on a few tokens, with `record` among its arguments in place of the documents' bounds.
 
     Returns:
-        The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
-        `root` itself is never among them, since the whole batch goes through it.
+        The innermost of these modules. If one does not receive the bounds, the innermost module around it that does,
+        but never `root`.
     """
     calls = record_calls(root, run)
     known = set(attentions)
     found: list[nn.Module] = []
 
     def look(module: nn.Module, around: Sequence[nn.Module]) -> bool:
-        """Whether a module mixes tokens, in a way that is known by now."""
+        """Whether a module mixes tokens in a way that is known by now."""
         inside = [look(child, [*around, module]) for child in module.children()]
         if module in known or any(inside):
             return True
@@ -152,11 +132,7 @@ def find_stateful_modules(
 
 
 def record_calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
-    """Arguments of the last call of each module in `root` and of itself, with which one can be called by itself.
-
-    Returns:
-        Positional and keyword arguments by module; modules that were not called are left out.
-    """
+    """Positional and keyword arguments of the last call of `root` and each module in it that was called."""
     calls: dict[nn.Module, Call] = {}
 
     def listen(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
@@ -174,7 +150,7 @@ def record_calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, 
 def _mixes(module: nn.Module, call: Call) -> bool:
     """Whether the output for the last tokens changes when the tokens before them change.
 
-    Tested in float32: the effect of a state may be small, and the order of a sum over experts has an effect too.
+    Tested in float32: the effect of a state may be as small as rounding in half precision.
     """
     args, kwargs = call
     kwargs = {name: value for name, value in kwargs.items() if name not in BOUNDS}
@@ -208,7 +184,6 @@ def _mixes(module: nn.Module, call: Call) -> bool:
 
 
 def _each(change: Callable[[object], object], value: Any) -> Any:
-    """Apply a function to every value of nested tuples and dicts."""
     if isinstance(value, tuple):
         return tuple(_each(change, one) for one in value)
     if isinstance(value, dict):
@@ -226,19 +201,18 @@ def _first(value: object) -> Tensor | None:
 
 
 def _tokens(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
-    """Number of tokens of a call; 0 if it has no tensor `[1, tokens, hidden]`."""
     found = _first_of(args, kwargs)
     return 0 if found is None else found.shape[1]
 
 
 def _first_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
-    """First tensor `[1, tokens, hidden]` of a call; None if there is none."""
+    """Of shape `[1, tokens, hidden]`."""
     given = (*args, *kwargs.values())
     return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004
 
 
 def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[slice, ...], int]]:
-    """Slices to read for each document or branch, and the first of these tokens whose result is kept."""
+    """Slices to read for each document or branch, and the first token whose result is kept."""
     for number, (start, end) in enumerate(pairwise(bounds)):
         if not forks:
             yield (slice(start, end),), 0
@@ -249,7 +223,7 @@ def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Itera
 
 
 def _part(value: Any, taken: Sequence[slice] | slice, tokens: int) -> Any:
-    """Slice the tokens of all tensors `[1, tokens, ...]` in a value; other values are unchanged."""
+    """Slice the tokens of all tensors `[1, tokens, ...]` in a value."""
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == tokens:
         if isinstance(taken, slice):
             return value[:, taken]

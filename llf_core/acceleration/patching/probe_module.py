@@ -1,8 +1,7 @@
 """Makes a small copy of a module: the same class and code, in float32, with random weights and a narrow input.
 
 Random values distinguish formulas that the model's own values hide: a norm whose weights are all near 30 hardly differs
-in bfloat16 from one that adds 1 to them, and an untrained adapter has no effect. The copy is cheap, whatever the size,
-dtype and device of the module.
+in bfloat16 from one that adds 1 to them, and an untrained adapter has no effect.
 """
 
 from __future__ import annotations
@@ -25,25 +24,14 @@ LAYER_NUMBER_NAMES = ("layer_id", "layer_index")  # in the names of attributes t
 
 
 def random_normal(*shape: int, seed: int = 0) -> Tensor:
-    """Normal random values from a seed, independent of the global generator, whose state a run depends on.
-
-    Args:
-        *shape: shape of the tensor, with at least one dimension.
-
-    Returns:
-        Tensor of the given shape, float32.
-    """
+    """Normal random float32 values of the given shape, independent of the global generator."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def is_close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results are equal up to rounding, so that they come from the same formula.
+    """Whether two results, of any shape, are equal up to rounding.
 
     They have one shape and dtype, and the norm of their difference is at most `CLOSE` of that of `other`.
-
-    Args:
-        one: of any shape.
-        other: of any shape.
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -51,36 +39,22 @@ def is_close(one: Tensor, other: Tensor) -> bool:
 
 
 def is_linear(module: object) -> bool:
-    """Whether a module is a linear layer of any class, quantized or not, or an adapter around one.
-
-    Linear layers are tested by their sizes alone, since their weights do not change the formula around them.
-
-    Args:
-        module: any object, also None.
-    """
+    """Whether a module is a linear layer of any class, quantized or not, or an adapter around one."""
     base = getattr(module, "base_layer", module)
     return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Whether a module applies dropout in training, which a fast forward would not.
-
-    Args:
-        module: any module; its direct children are included.
-    """
+    """Whether a module or one of its direct children applies dropout in training."""
     named = (value for name, value in vars(module).items() if "drop" in name and isinstance(value, float))
     parts = (child.p for child in module.children() if isinstance(child, nn.Dropout))
     return any(share > 0 for share in (*named, *parts))
 
 
 def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
-    """Make a small copy of a module: the module's own formula, tested in milliseconds.
+    """Make a small copy of a module, with gradients disabled, since the copy's weights are written in place.
 
-    Gradients must be disabled (`torch.no_grad`), since the copy's weights are written in place.
-
-    Returns:
-        The copy; None if the module has parts that cannot be made small, or parameters, buffers or a forward of its
-        own.
+    None if the module has parts that cannot be made small, or parameters, buffers or a forward of its own.
     """
     if module._parameters or module._buffers or "forward" in vars(module):
         return None
@@ -100,13 +74,9 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
 
 def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Copy a module to float32 on the CPU, with the forward of its class and random weights, to test its formula.
+    """Copy a module to float32 on the CPU, with the forward of its class and frozen, standard normal parameters.
 
-    In float32 a wrong formula and rounding are far apart; a forward that was replaced before is not copied. Each
-    parameter gets values of its own, so that two of one shape cannot be confused unnoticed.
-
-    Returns:
-        The copy: parameters of the same shapes, frozen, with standard normal values; buffers keep their values.
+    Buffers keep their values. Parameters of one shape get different values.
     """
     whole = copy.deepcopy(module)
     for part in whole.modules():
@@ -133,7 +103,7 @@ def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     """Key that is equal for modules of one formula, of which one is tested instead of all layers.
 
     It has the class, plain attributes, type of the layer in the config, shapes of own parameters, sizes of linear
-    layers, and keys of the other submodules. Attributes of other types, such as tuples, are not compared.
+    layers, and keys of the other submodules.
 
     Args:
         numbered: classes that depend on the number of their layer, see `depends_on_layer_number`; others ignore it.
@@ -157,10 +127,7 @@ def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
 
 
 def layer_number_attributes(module: nn.Module) -> list[str]:
-    """Names of a module's attributes that hold the number of a layer, which differ between layers of one formula.
-
-    They are integers, recognized by their names (`LAYER_NUMBER_NAMES`).
-    """
+    """Integer attributes of a module that hold the number of a layer, by `LAYER_NUMBER_NAMES`."""
     found = [(name, value) for name, value in vars(module).items() if any(map(name.count, LAYER_NUMBER_NAMES))]
     return [name for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
 
@@ -168,8 +135,8 @@ def layer_number_attributes(module: nn.Module) -> list[str]:
 def depends_on_layer_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     """Whether a module computes something by the number of its layer, so that its layers are tested one by one.
 
-    Its forward is run with and without the number. One that only finds its cache by it, and is given none, gives the
-    same output; one that reads it fails or gives another.
+    Its forward is run with and without the number: one that only finds its cache by it, and is given none, gives the
+    same output.
     """
     without = copy.copy(module)
     for name in layer_number_attributes(module):
@@ -182,7 +149,7 @@ def depends_on_layer_number(module: nn.Module, args: tuple[object, ...], kwargs:
 
 
 def _equal(one: object, other: object) -> bool:
-    """Whether all tensors of two results are the same bits."""
+    """Bit by bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
