@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 FLOAT32_BYTES = 4  # bytes of a float32
 NORM_STATES = 4  # hidden states that a layer keeps: input and output of each of its two norms
 BLOCK = 256
-"""Queries of a block, into which the CPU divides longer documents (`acceleration.kernels.document_layout`)."""
+"""Queries of a block of longer documents on a CPU (`acceleration.kernels.document_layout`)."""
 WHOLE = 384
 """Tokens of the longest document that is one block."""
 KEPT = 512
-"""Most keys of a block whose probabilities are stored for the backward pass."""
+"""Keys of a block up to which probabilities are stored for the backward pass."""
 OVERHEAD = {
     (True, False, True): 1.0,
     (True, False, False): 1.0,
@@ -27,10 +27,7 @@ OVERHEAD = {
     (False, True, True): 1.8,
     (False, True, False): 1.32,
 }
-"""Measured memory divided by the formula's, by (fast path, base weights trained, autocast).
-
-Measured on a Llama; `benchmarks.estimate_peaks` compares the whole forecast with measured peaks.
-"""
+"""Measured memory divided by the formula's on a Llama, by (fast path, base weights trained, autocast)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,6 @@ class TrainingPass:
         first: index of the first trained layer; layers below store no activations.
         tied: whether the embedding is trained and is the output head too.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
-        trains_encoder: whether the encoder is trained, so that its layers store activations too.
         chunks_head: whether the logits are computed in chunks, also where the rest of the fast path is not used.
         varies: whether batches have different numbers of tokens, for each of which a CPU compiles its products.
     """
@@ -72,11 +68,9 @@ class TrainingPass:
 def activation_bytes(model: Architecture, step: TrainingPass) -> int:
     """Bytes of activations at the peak of a step: those stored for the backward pass, and one layer's gradients.
 
-    With gradient checkpointing only the input of each layer is stored, plus the activations of the layer that is being
-    recomputed (arXiv 1604.06174, section 4). The formula is ours; its factors are measured, see `OVERHEAD`.
-
-    Returns:
-        Bytes, without the logits (see `head_bytes`); layers below `step.first` count as 0.
+    Without the logits (see `head_bytes`) and layers below `step.first`. With gradient checkpointing only the input of
+    each layer is stored, plus the activations of the layer that is being recomputed (arXiv 1604.06174, section 4). The
+    formula is ours; its factors are measured, see `OVERHEAD`.
     """
     layers = max(0, model.layers - step.first)
     one = step.tokens * layer_bytes(model, step)
@@ -88,11 +82,7 @@ def activation_bytes(model: Architecture, step: TrainingPass) -> int:
 
 
 def encoder_bytes(encoder: Architecture, step: TrainingPass) -> int:
-    """Bytes of activations of a vision encoder at the peak of a step, by the formula of the decoder's layers.
-
-    A frozen encoder stores nothing, since no gradient passes through it; the activations of its layers have been freed
-    before those of the decoder exist.
-    """
+    """Bytes of activations of a vision encoder at the peak of a step; a frozen encoder stores nothing."""
     if not step.trains_encoder:
         return 0
     own = dataclasses.replace(step, tokens=step.patches, longest=0, fast=False, first=0)
@@ -104,10 +94,6 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
 
     The sum of the inputs of its linear layers and norms, times a measured factor (`OVERHEAD`); plus the LoRA
     activations, which are float32; plus, on the CPU's fast path, the attention probabilities.
-
-    Args:
-        step: settings of the pass: `width`, `fast`, `trains_base`, `autocast` and `rank`; on the CPU's fast path
-            `longest` too.
     """
     numbers = model.inner + NORM_STATES * model.hidden
     kept = numbers * step.width * OVERHEAD[step.fast, step.trains_base, step.autocast]
@@ -118,13 +104,9 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
 
 
 def kept_keys(longest: int) -> float:
-    """Keys of a query whose probabilities the CPU's attention stores, on average over the queries of a document.
+    """Keys whose probabilities the CPU's attention stores for a query, on average over the queries of a document.
 
-    A long document takes less memory a token than a short one, since blocks with more than `KEPT` keys are computed
-    again in the backward pass.
-
-    Source:
-        `llf_core.acceleration.kernels.document_layout`, which divides documents into the same blocks.
+    Blocks with more than `KEPT` keys are computed again in the backward pass.
     """
     if longest <= WHOLE:
         return longest
@@ -135,20 +117,11 @@ def kept_keys(longest: int) -> float:
 def _transient_bytes(model: Architecture, step: TrainingPass) -> float:
     """Bytes per token of the gradients of activations in the backward pass of one layer.
 
-    They exist for one layer at a time, so they are counted once, not per layer.
-
-    Args:
-        step: settings of the pass; only its `width` is used.
-
-    Returns:
-        Bytes per token: one gradient for each stored value, and two float32 hidden states of the residual stream.
+    One gradient for each stored value, and two float32 hidden states of the residual stream.
     """
     return (model.inner + NORM_STATES * model.hidden) * step.width + 2 * model.hidden * FLOAT32_BYTES
 
 
 def _hidden_bytes(step: TrainingPass) -> int:
-    """Bytes per value of the hidden states between layers, which gradient checkpointing stores.
-
-    They have the embedding's dtype, which is float32 if the base weights are trained.
-    """
+    """Bytes per value of the hidden states, in the embedding's dtype: float32 if the base weights are trained."""
     return FLOAT32_BYTES if step.trains_base else step.width

@@ -1,4 +1,4 @@
-"""The cached measurement of how fast this CPU multiplies in bfloat16, read without torch."""
+"""The cached speedup of bfloat16 on this CPU, read without torch."""
 
 from __future__ import annotations
 
@@ -16,50 +16,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIN_SPEEDUP = 1.1
-"""Speedup from which a run computes in bfloat16, chosen by hand."""
+"""Speedup from which a run computes in bfloat16; chosen by hand."""
 MOST_SPEEDUP = 1000.0
 MOST_DIGITS = 6
-"""A number of threads or of a GPU with more digits is no machine's."""
+"""Larger numbers of threads or of a GPU are invalid."""
 
 
 @functools.cache
 def cores() -> int:
-    """Number of cores that this process may use. Read once, since a form asks for a forecast after each key press."""
+    """Number of cores that this process may use, read once."""
     return usable_cpus()
 
 
 def default_threads() -> int:
-    """Number of compute threads of a run that sets none: `OMP_NUM_THREADS`, else the cores that this process may use.
-
-    A launcher leaves the variable as it is, so that the trainer and a forecast come to the same number.
-    """
+    """Compute threads of a run that sets none: `OMP_NUM_THREADS`, else the cores that this process may use."""
     value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     threads = int(value) if value.isascii() and value.isdecimal() and len(value) <= MOST_DIGITS else 0
     return threads or cores()
 
 
 def probe_file() -> Path:
-    """File of the measurements: `llf_core.models.bf16_benchmark` writes it, so that a forecast needs no torch."""
+    """File of the measurements of `llf_core.models.bf16_benchmark`."""
     return home() / "cache" / "probe.json"
 
 
 @functools.cache
 def probe_key(flags: str, threads: int) -> str:
-    """Name of a measurement: the CPU, its instructions, torch's version and the number of threads.
-
-    With another value of any of them, the speed has to be measured again.
-
-    Args:
-        flags: the instructions that torch uses, such as `AVX512`.
-    """
+    """Key of a measurement: CPU, instructions that torch uses (such as `AVX512`), torch's version, threads."""
     return f"{cpu_name()} | {flags} | torch {metadata.version('torch')} | {threads} threads"
 
 
 def cached_speedup(threads: int) -> float | None:
-    """Speedup of bfloat16 over float32 as a run has measured it; None before the first one.
-
-    Only a measurement of this CPU with the installed version of torch and as many threads counts.
-    """
+    """Speedup of bfloat16 over float32 as a run has measured it on this CPU with this torch and as many threads."""
     try:
         begin, _, end = probe_key("\0", threads).partition("\0")
     except metadata.PackageNotFoundError:
@@ -71,5 +59,5 @@ def cached_speedup(threads: int) -> float | None:
 
 
 def is_speedup(value: object) -> TypeGuard[float]:
-    """Whether a stored value is a speedup that a measurement can have; any other is a sign of a damaged file."""
+    """Whether a stored value is a plausible speedup."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_SPEEDUP

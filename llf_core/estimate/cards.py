@@ -1,5 +1,3 @@
-"""GPUs by name, with their memory, speed and links, for forecasts on cards that this machine does not have."""
-
 from __future__ import annotations
 
 import re
@@ -14,7 +12,7 @@ from llf_core.estimate.devices import Device
 FILE = Path(__file__).with_name("cards.toml")
 MOST_CARDS = 1024
 WITHOUT_BF16 = ("V100", "T4")
-"""Cards older than Ampere, which compute in float16."""
+"""Cards older than Ampere."""
 _PLACE = re.compile(
     r"(?:(?P<count>[0-9]{1,4}) *[x*\u00d7]? +)?(?P<name>.+?)(?:[ -]*(?P<size>[0-9]{1,3}) *gi?b)?", re.IGNORECASE
 )
@@ -44,13 +42,13 @@ class Card:
 
 @cache
 def cards() -> tuple[Card, ...]:
-    """All cards of the table. Read once per process."""
+    """All cards of the table."""
     with FILE.open("rb") as file:
         return tuple(Card(**one) for one in tomllib.load(file)["cards"])
 
 
 def card_of(device: Device) -> Card | None:
-    """The card of a device by its name and memory, for its speed; None for one that is not in the table."""
+    """The card of a device by its name and memory; None if it is not in the table."""
     found = next((one.name for one in cards() if re.search(rf"\b{one.name}\b", device.name, re.IGNORECASE)), None)
     named = [one for one in cards() if one.name == found]
     return min(named, key=lambda one: abs((one.memory << 20) - device.total), default=None)
@@ -60,7 +58,7 @@ def cards_of_place(on: str) -> Device:
     """The cards that a text such as `8 x H100 80GB` names, as devices with all of their memory free.
 
     Args:
-        on: number, name and GB of the cards; without a number one, without GB those of the first card of that name.
+        on: number (default 1), name and GB (default the first card of that name).
 
     Raises:
         ConfigError: it names no known card, or more than `MOST_CARDS`.

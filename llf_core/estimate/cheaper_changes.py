@@ -16,21 +16,16 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 MOST_CHANGES = 5
-"""Most changes that are listed."""
 LEAST_CUTOFF = 256
 """Tokens below which examples are not shortened."""
 EIGHT_BIT = "adamw_8bit"
 LARGE_RANK = 8
-"""Rank above which a lower one is suggested, and the lowest that is: the default of `lora_rank`."""
+"""Rank to which larger ones are lowered: the default of `lora_rank`."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a config that saves memory.
-
-    Attributes:
-        memory: bytes that the run needs with it.
-    """
+    """A change of a config that saves memory; the run needs `memory` bytes with it."""
 
     label: str
     cost: str
@@ -38,11 +33,11 @@ class Change:
     memory: int
 
     def json(self) -> dict[str, object]:
-        """The attributes `label`, `cost`, `changes` and `memory` as plain values, for `llf estimate --json`."""
+        """Plain values, for `llf estimate --json`."""
         return {"label": self.label, "cost": self.cost, "changes": self.changes, "memory": self.memory}
 
     def text(self) -> str:
-        """The change as one line of a terminal, with its values as they are written on the command line."""
+        """One line for a terminal, with values as on the command line."""
         values = " ".join(f"{key}={_plain(value)}" for key, value in self.changes.items())
         return f"{self.label}: {values}  ({' '.join(size(self.memory))}; {self.cost})"
 
@@ -52,7 +47,7 @@ class Candidate:
     """A kind of change, before it is known whether it is possible and enough.
 
     Attributes:
-        values: makes the values by key, the mildest first; none where it does not apply.
+        values: generates values by key, the mildest first; none where it does not apply.
     """
 
     label: str
@@ -63,12 +58,11 @@ class Candidate:
 def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
     """Find the changes that make a run fit, the cheapest first.
 
-    Each candidate is tried alone, in its mildest form that makes the run fit. If none does, the candidates are combined
-    in their order until the run fits. A change that the rules of a config refuse is left out.
+    Each candidate is tried alone, in its mildest form that is enough. If none is, candidates are combined in their
+    order until the run fits. A change that the rules of a config refuse is left out.
 
     Args:
-        needed: forecasts the bytes that a config needs; None if they are unknown. A change for which it raises a
-            `ConfigError` or another `ValueError` is left out too.
+        needed: forecasts the bytes that a config needs; None if unknown.
         room: bytes that the run may need.
 
     Returns:
@@ -87,7 +81,7 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
 
 
 def _combined(tries: _Tries, room: int) -> tuple[Change, ...]:
-    """One change of several candidates, taken in their order while they save memory, until the run fits."""
+    """Combine candidates in their order while they save memory, until the run fits."""
     taken: dict[str, object] = {}
     labels: list[str] = []
     costs: list[str] = []
@@ -109,18 +103,14 @@ def _combined(tries: _Tries, room: int) -> tuple[Change, ...]:
 
 
 class _Tries:
-    """Changes of a config with the memory that they need, each of which is forecast once.
-
-    Args:
-        needed: forecasts the bytes that a config needs.
-    """
+    """Changes of a config with their memory, each of which is forecast once."""
 
     def __init__(self, config: RunConfig, needed: Callable[[RunConfig], int | None]) -> None:
         self.config, self.needed = config, needed
         self._memory: dict[str, int | None] = {}
 
     def change(self, candidate: Candidate, values: dict[str, object]) -> Change | None:
-        """The change with its memory; None if the rules refuse it, or the memory is unknown."""
+        """None if the rules refuse the change, or its memory is unknown."""
         key = repr(sorted(values.items()))
         if key not in self._memory:
             try:
@@ -140,7 +130,7 @@ def _checkpointing(config: RunConfig) -> Iterator[dict[str, object]]:
 
 
 def _smaller_batch(config: RunConfig) -> Iterator[dict[str, object]]:
-    """Halves of the micro-batch with as many examples in a step."""
+    """Halve the micro-batch, with as many examples in a step."""
     training = config.training
     batch, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
     while batch > 1 and batch % 2 == 0:
@@ -216,7 +206,7 @@ CANDIDATES = (
     Candidate("Update one layer at a time", "another optimizer, which learns in blocks", _layerwise),
     Candidate("Train a LoRA adapter instead", "fewer parameters are trained", _lora),
 )
-"""From the change that costs least to the one that costs most: first time, then exactness, then what is learned."""
+"""The cheapest first: changes of time, then of exactness, then of what is learned."""
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Speed of this CPU without torch, from which the first forecast of time is made."""
+"""Speed of this CPU, without torch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = 64
-"""Rows of the multiplied matrices, so few that one thread multiplies them."""
+"""Rows of the multiplied matrices, few enough for one thread."""
 MOST = 1e14
-"""Operations a second that no thread reaches: such a number in the file is a sign of damage, and counts as none."""
+"""Operations a second from which a number in the file counts as damaged."""
 SECONDS, AGAIN_SECONDS = 0.05, 0.01
-"""How long an operation is timed: the first time on a machine, and by each later process."""
+"""Seconds for which an operation is timed: the first time on a machine, and in later processes."""
 VALUES = 256 * 1536
-"""Values of the added arrays: those of a small model's activations, which a core's own cache holds."""
+"""Values of the added arrays, which a core's own cache holds."""
 
 
 @functools.cache
 def thread_flops() -> float:
-    """Floating-point operations a second of float32 products in one thread of this CPU, the fastest that was seen.
+    """Float32 operations a second of matrix products in one thread, the fastest that was seen, see `_fastest`.
 
-    Products of matrices `[64, 64]` are timed, since threads that wait for each other would make larger ones a hundred
-    times slower on a busy machine. The fastest are kept in `LLF_HOME/cache/cpu_speed.json`.
+    Matrices are `[64, 64]`: larger ones use threads that wait for each other, a hundred times slower on a busy machine.
     """
     generator = np.random.default_rng(0)
     left, right = (generator.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
@@ -43,20 +42,18 @@ def thread_flops() -> float:
 
 @functools.cache
 def cpu_values() -> float:
-    """Float32 values a second that one thread adds on this CPU, the fastest that was seen.
+    """Float32 values a second that one thread adds in its cache, the fastest that was seen, see `_fastest`.
 
-    What is not a product in a step, such as norms and activation functions, is bound by this speed: that of caches.
-    The fastest is kept in `LLF_HOME/cache/cpu_speed.json`.
+    It limits what is not a product in a step, such as norms and activation functions.
     """
     left, right, result = (np.ones(VALUES, np.float32) for _ in range(3))
     return _fastest("sums", VALUES, lambda: np.add(left, right, out=result))
 
 
 def _fastest(name: str, amount: int, operate: Callable[[], object]) -> float:
-    """How much of an operation is done a second, the fastest that was seen on this machine, kept in `LLF_HOME/cache`.
+    """Amount of an operation a second, the fastest that was seen on this machine, in `LLF_HOME/cache/cpu_speed.json`.
 
-    Each process measures once, in 0.05 s or, where an earlier one has, in 0.01 s; what other processes use at that
-    moment does not lower it.
+    Each process measures once, so that other processes do not lower it.
     """
     path = home() / "cache" / "cpu_speed.json"
     key = f"{cpu_name()} | numpy {np.__version__} | {name}"
@@ -73,7 +70,7 @@ def _fastest(name: str, amount: int, operate: Callable[[], object]) -> float:
 
 
 def _least_seconds(operate: Callable[[], object], duration: float) -> float:
-    """Seconds of the fastest call in a duration in seconds, so that a busy moment does not decide."""
+    """Seconds of the fastest call within a duration."""
     best, until = float("inf"), time.perf_counter() + duration
     while time.perf_counter() < until or math.isinf(best):
         began = time.perf_counter()

@@ -1,5 +1,3 @@
-"""Speed of matrix products on a device, from which the first forecast of time is made."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -12,27 +10,21 @@ if TYPE_CHECKING:
     from llf_core.estimate.devices import Device
 
 OTHER_GPU = 50e12
-"""Dense products a second in half precision of a GPU that is not in `cards.toml`: less than any that is."""
+"""Dense half-precision products a second of a GPU that is not in `cards.toml`: less than any that is."""
 APPLE = 4e12
-"""The same of the GPU of an Apple processor, a rough value for all of them; the first run corrects it."""
+"""The same of the GPU of an Apple processor, roughly."""
 GPU_SHARE = 0.4
 """Share of the data sheet's speed that training reaches on a GPU.
 
-arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billion parameters; smaller ones reach less.
+arXiv 2205.05198, table 5, reports 0.42 to 0.56 for 22 to 1,000 billion parameters; smaller models reach less.
 """
 
 
 def products_per_second(device: Device, threads: int) -> tuple[float, str]:
-    """Floating-point operations a second of matrix products on a device, as far as they are known before a run.
+    """Floating-point operations a second of matrix products on a device, and their source as a part of a sentence.
 
-    Those of a CPU are timed and kept, see `thread_flops`.
-
-    Args:
-        threads: number of compute threads on a CPU; more than its cores are no faster.
-
-    Returns:
-        The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
-        what training reaches in half precision. And where it comes from, as a part of a sentence.
+    On a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere what training
+    reaches in half precision.
     """
     if device.kind == "cpu":
         return min(threads, cores()) * thread_flops(), "matrix products timed on this CPU"

@@ -32,9 +32,9 @@ BF16_CAPABILITY = 8.0
 """CUDA compute capability from which a GPU computes in bfloat16 (Ampere)."""
 QUERY_SECONDS = 5.0
 FRESH_SECONDS = 10.0
-"""How long the answer of a driver is used again, since a form asks after every key press."""
+"""Seconds for which a driver's answer is reused."""
 BF16_SPEEDUPS = {" amx_bf16": 6.0, " avx512_bf16": 2.0, " bf16": 2.0}
-"""Flags of `/proc/cpuinfo`, the fastest first, and the usual speedup of bfloat16 with each."""
+"""Usual speedup of bfloat16 by the flags of `/proc/cpuinfo`, the fastest first."""
 _MIB = 1 << 20
 _HALF, _SINGLE = 2, 4
 
@@ -44,11 +44,10 @@ class Device:
     """A device and its memory.
 
     Attributes:
-        kind: `cpu`, `cuda` or `mps`.
-        name: its name, for people, and for the table of past runs.
+        name: for people, and for the table of past runs.
         total: bytes of memory, limits of a container included.
         free: bytes that a run could allocate now.
-        bf16: whether it computes in bfloat16; None where only a measurement tells.
+        bf16: whether it computes in bfloat16; None where a measurement decides.
     """
 
     kind: DeviceKind
@@ -74,46 +73,36 @@ class Precision:
 
     @property
     def width(self) -> int:
-        """Bytes of a value of the compute dtype, by which activations are counted: 2 or 4."""
+        """Bytes of a value of the compute dtype: 2 or 4."""
         return _SINGLE if self.dtype == "float32" else _HALF
 
 
 def find_devices() -> tuple[Device, ...]:
-    """The devices of this machine, the one that a run would use first, and the CPU last; for forecasts without torch.
+    """The devices of this machine, the one that a run would use first, and the CPU last.
 
-    GPUs are found by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for up to ten seconds. GPUs
-    that `CUDA_VISIBLE_DEVICES` hides by their numbers are left out (those that it hides by other names are not), and
-    all of them if the installed torch is a CPU build.
+    GPUs are found by NVIDIA's library or, without it, by `nvidia-smi`. Left out are those that `CUDA_VISIBLE_DEVICES`
+    hides by number, and all of them if the installed torch is a CPU build.
     """
     gpus = _gpus(int(time.monotonic() / FRESH_SECONDS), os.environ.get("CUDA_VISIBLE_DEVICES"))
     return (*gpus, *_apple(), _cpu_device())
 
 
 def _cpu_device() -> Device:
-    """The CPU with the memory that this process may use, which a container may limit below that of the machine."""
+    """With the memory that this process may use, which a container may limit."""
     total, limit = int(psutil.virtual_memory().total), Cgroup().memory_limit()
     return Device("cpu", _cpu(), total if limit is None else min(total, limit), available_memory())
 
 
 def device_of(config: RunConfig, devices: tuple[Device, ...]) -> Device:
-    """The device that a run would use, as `llf_core.models.device.plan_device` chooses it: its memory is forecast.
-
-    Args:
-        config: for `use_cpu`.
-        devices: see `find_devices`; at least one.
-    """
+    """The device that a run would use, as `llf_core.models.device.plan_device` chooses it from at least one."""
     return devices[-1] if config.get("use_cpu") else devices[0]
 
 
 def precision_of(config: RunConfig, device: Device) -> Precision:
     """The precision that a run would get on a device, as `llf_core.models.device.plan_device` chooses it.
 
-    A precision that is set is returned also for a device that does not support it, which `plan_device` refuses. On a
-    CPU, where a measurement decides, it is that of the last run with as many threads; before the first run, the
-    processor's instructions decide.
-
-    Args:
-        config: for `pure_bf16`, `bf16`, `fp16` and `threads`.
+    On a CPU, it is that of the last run with as many threads; before the first run, the processor's instructions
+    decide. A precision that is set is returned also where the device does not support it.
     """
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
     if requested is not None:
@@ -143,20 +132,16 @@ def _cpu() -> str:
 
 
 def _has_bf16_instructions() -> bool:
-    """Whether the processor multiplies in bfloat16 faster than in float32, by its instructions.
-
-    Forecasts go by it until the first run has measured the speed. False without a `/proc/cpuinfo`, as on macOS.
-    """
+    """By the processor's instructions; false without a `/proc/cpuinfo`, as on macOS."""
     return usual_bf16_speedup() > 1
 
 
 @functools.cache
 def usual_bf16_speedup() -> float:
-    """How many times as fast as in float32 the processor multiplies in bfloat16, by its instructions.
+    """Speedup of bfloat16 products over float32 by the processor's instructions, until a run has measured it.
 
-    Until a run has measured it, forecasts of time use it. 6 with AMX, as `bf16_benchmark` measured it on a Xeon; 2 with
-    AVX-512 BF16 or the same of an ARM processor, which multiply two values in place of one; 1 without them and without
-    a `/proc/cpuinfo`, as on macOS.
+    6 with AMX, as `bf16_benchmark` measured it on a Xeon; 2 with AVX-512 BF16 or the same of an ARM processor; 1
+    without them and without a `/proc/cpuinfo`, as on macOS.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -177,7 +162,7 @@ def _gpus(_moment: int, visible: str | None) -> tuple[Device, ...]:
 
 
 def _chosen(found: list[Device], numbers: list[str]) -> list[Device]:
-    """The GPUs of `CUDA_VISIBLE_DEVICES`, which ends at the first number that is none of a GPU, such as -1."""
+    """`CUDA_VISIBLE_DEVICES` ends at the first invalid number, such as -1."""
     valid = itertools.takewhile(
         lambda one: one.isdecimal() and len(one) <= MOST_DIGITS and int(one) < len(found), numbers
     )
@@ -186,7 +171,7 @@ def _chosen(found: list[Device], numbers: list[str]) -> list[Device]:
 
 @functools.cache
 def _is_cpu_build() -> bool:
-    """Whether the installed torch cannot use a GPU, by its version. Without torch, a GPU counts."""
+    """By the version of the installed torch; false without torch."""
     try:
         return metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
@@ -194,7 +179,7 @@ def _is_cpu_build() -> bool:
 
 
 def _ask_library() -> list[Device] | None:
-    """The GPUs as NVIDIA's library reports them; None without the library or a driver."""
+    """The GPUs by NVIDIA's library; None without it or a driver."""
     try:
         import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
     except ImportError:
@@ -215,7 +200,7 @@ def _ask_library() -> list[Device] | None:
 
 
 def _ask_command(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> list[Device]:
-    """The GPUs as `nvidia-smi` lists them; empty without it."""
+    """The GPUs by `nvidia-smi`; empty without it."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
@@ -235,7 +220,7 @@ def _ask_command(run: Callable[..., subprocess.CompletedProcess[str]] = subproce
 
 
 def _apple() -> tuple[Device, ...]:
-    """The GPU of an Apple processor, which shares the memory of the CPU."""
+    """The GPU of an Apple processor shares the memory of the CPU."""
     if sys.platform != "darwin" or platform.machine() != "arm64":
         return ()
     return (Device("mps", "Apple GPU", int(psutil.virtual_memory().total), available_memory()),)

@@ -1,5 +1,3 @@
-"""Forecast of the disk space of a run."""
-
 from __future__ import annotations
 
 import math
@@ -19,13 +17,10 @@ KEPT_CHECKPOINTS = 2  # checkpoints that stay unless `save_total_limit` says oth
 
 
 def forecast_disk(config: RunConfig) -> int | None:
-    """Forecast the peak disk usage of a run, so that the form can warn before a disk fills up during training.
+    """Forecast the peak disk usage of a run in bytes: its result, and the checkpoints that exist at the same time.
 
-    Counted are the checkpoints that exist at the same time (weights and the state of the optimizer) and the result.
-
-    Returns:
-        Bytes, an upper bound without the copy in `output_dir` and without downloads; None if nothing tells the sizes of
-        the model, or the method cannot say how many parameters it trains.
+    An upper bound without the copy in `output_dir` and without downloads; None if the sizes or the number of trained
+    parameters are unknown.
     """
     sizes = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
     weights = None if sizes is None else sizes.weights
@@ -41,7 +36,7 @@ def forecast_disk(config: RunConfig) -> int | None:
 
 
 def _checkpoints(config: RunConfig) -> int:
-    """Maximum number of checkpoints at a time: those kept, the best, and the one being written."""
+    """Maximum number at a time: those kept, the best, and the one being written."""
     training = config.training
     at_most = (training.save_total_limit or KEPT_CHECKPOINTS) + 2
     if training.save_strategy == "no":

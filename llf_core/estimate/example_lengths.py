@@ -1,4 +1,4 @@
-"""Lengths of training examples as a forecast knows them: exactly after a run, from the text of records before."""
+"""Lengths of training examples for a forecast."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 
 QUANTILES = 201
 PACKED_FILL = 0.97
-"""Share of the tokens of packed rows that examples fill, by best-fit decreasing."""
+"""Share of packed rows that examples fill, by best-fit decreasing."""
 
 
 @dataclass(frozen=True)
 class ExampleLengths:
-    """Lengths of a data set's examples, as a forecast needs them.
+    """Lengths of a data set's examples.
 
     Attributes:
         lengths: `[n]` int64, ascending, tokens before truncation, at least one; all examples, or quantiles of them.
         examples: number of training examples, without those that are held out for evaluation; None if unknown.
         exact: whether they were counted by the tokenizer.
-        patches: patches of the images and videos of the example that has most, which are the positions of a model's
-            encoder.
+        patches: maximum of the patches of images and videos of an example, which are the positions of an encoder.
     """
 
     lengths: NDArray[np.int64]
@@ -36,44 +35,32 @@ class ExampleLengths:
     patches: int = 0
 
     def varies(self, cutoff: int) -> bool:
-        """Whether examples differ in length after truncation to `cutoff` tokens, and with them the shapes of batches.
-
-        A CPU compiles products for every new shape, which takes memory.
-        """
+        """Whether examples, and with them the shapes of batches, differ in length up to `cutoff` tokens."""
         return bool(min(self.lengths[0], cutoff) != min(self.lengths[-1], cutoff))
 
     def mean(self, cutoff: int) -> float:
-        """Mean tokens of an example after truncation to `cutoff` tokens, from which the time of a step is forecast."""
+        """Mean tokens of an example after truncation to `cutoff` tokens."""
         return float(np.minimum(self.lengths, cutoff).mean())
 
     def longest(self, cutoff: int) -> int:
-        """Tokens of the longest example after truncation to `cutoff` tokens, to which a padded batch is filled up."""
+        """Tokens of the longest example after truncation to `cutoff` tokens."""
         return int(min(self.lengths[-1], cutoff))
 
     def padding(self, batch: int, cutoff: int) -> float:
-        """How many times as many tokens a padded batch has as its examples, on average over shuffled batches.
+        """Tokens of a padded batch divided by those of its examples, on average over shuffled batches.
 
-        A padded batch is as long as its longest example, and its time goes by that.
-
-        Source:
-            The expected largest of `batch` independent draws (David and Nagaraja, Order Statistics, section 2.1).
+        By the expected maximum of `batch` independent draws (David and Nagaraja, Order Statistics, section 2.1).
         """
         lengths = np.minimum(self.lengths, cutoff)
         below = np.arange(len(lengths) + 1) / len(lengths)
         return float((lengths * np.diff(below**batch)).sum() / lengths.mean())
 
     def rows(self, batch: int) -> int:
-        """Examples of a micro-batch: `batch`, or all examples if there are fewer; their memory is forecast."""
+        """Examples of a micro-batch: `batch`, or all examples if there are fewer."""
         return batch if self.examples is None else min(batch, max(1, self.examples))
 
     def largest_batch(self, batch: int, cutoff: int) -> int:
-        """Tokens of the `batch` longest examples after truncation, which a shuffled epoch may put together.
-
-        Of all examples if there are fewer. Of quantiles, each stands for the same number of examples.
-
-        Args:
-            batch: examples of a micro-batch, at least 1.
-        """
+        """Tokens of the `batch` longest examples after truncation, or of all if there are fewer."""
         batch = self.rows(batch)
         each = max(1.0, (self.examples or len(self.lengths)) / len(self.lengths))
         places = len(self.lengths) - 1 - (np.arange(min(batch, 100_000)) / each).astype(np.int64)
@@ -84,10 +71,10 @@ class ExampleLengths:
 def of_lengths(
     lengths: NDArray[np.int64], examples: int | None = None, *, basis: str, exact: bool, patches: int = 0
 ) -> ExampleLengths:
-    """Describe the lengths of a data set by at most 201 quantiles, so that they can be kept and compared cheaply.
+    """Describe the lengths of a data set by at most 201 quantiles.
 
     Args:
-        lengths: `[n]` int64, tokens before truncation, in any order; at least one.
+        lengths: `[n]` int64, tokens before truncation, in any order.
         examples: number of examples; None: `n`.
 
     Raises:
@@ -103,7 +90,7 @@ def of_lengths(
 
 
 def full_length(config: RunConfig) -> ExampleLengths:
-    """Examples that are all as long as `cutoff_len`, which is assumed where nothing of the data is known."""
+    """Examples as long as `cutoff_len`, which is assumed where nothing of the data is known."""
     return ExampleLengths(
         np.array([config.data.cutoff_len]),
         None,

@@ -1,4 +1,4 @@
-"""Says before a run which fast kernels of a model are missing: what is lost, and the command that installs them."""
+"""Finds fast kernels of a model that are not installed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,12 @@ FLASH = {
     "fa2": ("flash_attn", "Run: pip install flash-attn --no-build-isolation"),
     "fa3": ("flash_attn_interface", "Build it from the folder hopper of github.com/Dao-AILab/flash-attention"),
 }
-"""Module that each value of `flash_attn` needs, and how to get it."""
+"""Module that each value of `flash_attn` needs, and its installation."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A package with fast kernels.
-
-    Attributes:
-        types: values of `model_type` that use it.
-    """
+    """A package with fast kernels; `types` are the values of `model_type` that use it."""
 
     module: str
     package: str
@@ -44,22 +40,22 @@ class Kernels:
 
 @cache
 def fast_kernels() -> tuple[Kernels, ...]:
-    """All packages of the table, for `kernel_problems` to look for. Read once per process."""
+    """All packages of the table."""
     with FILE.open("rb") as file:
         return tuple(Kernels(**(one | {"types": frozenset(one["types"])})) for one in tomllib.load(file)["kernels"])
 
 
 def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None) -> tuple[Problem, ...]:
-    """Find the fast kernels that a run would use and that are not installed. They exist for NVIDIA GPUs only.
+    """Find the fast kernels for NVIDIA GPUs that a run would use and that are not installed.
 
-    Without them transformers computes the same in PyTorch, without a word and several times slower.
+    Without them transformers computes the same in PyTorch, several times slower.
 
     Args:
         devices: the machine's devices, at least one; None for those that are found.
 
     Returns:
-        A warning beside the model, unless it is neither on this machine nor in the catalog; and an error beside
-        `flash_attn` if it names a package that is missing. Nothing if the run would use no NVIDIA GPU.
+        A warning beside the model, if it is on this machine or in the catalog; an error beside `flash_attn` if its
+        package is missing.
     """
     if device_of(config, find_devices() if devices is None else devices).kind != "cuda":
         return ()
@@ -69,7 +65,7 @@ def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None
 
 
 def _types(config: RunConfig) -> set[str]:
-    """Values of `model_type` of the config's model and of its language model."""
+    """`model_type` of the model and of its language model."""
     name, cache_dir = config.model.model_name_or_path, config.model.cache_dir
     folder = folder_of(name, cache_dir)
     if folder is None:

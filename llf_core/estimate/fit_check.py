@@ -1,4 +1,4 @@
-"""Whether a run fits this machine, how long it takes, and what would make it fit: from its config alone."""
+"""Forecasts whether a run fits this machine, how long it takes, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def check_fit(
 ) -> FitCheck:
     """Forecast memory, disk and time of a run from its config, before anything is loaded or downloaded.
 
-    It takes milliseconds, so that a form can ask after each key press; only the first call of a process times matrix
-    products, which are kept in `LLF_HOME/cache`, and reads the headers of the model's files.
+    It takes milliseconds after the first call of a process.
 
     Args:
         lengths: lengths of its examples; None: as a past run counted them, else `cutoff_len`.
@@ -86,7 +85,7 @@ def check_fit(
 
 
 def _strategies(forecast: Forecaster, *, checkpointing: bool) -> tuple[StrategyForecast, ...]:
-    """What each strategy that the config may have takes of each of several processes."""
+    """For each of several processes."""
     step, ranks = forecast.step, forecast.config.launch.ranks
     found: list[StrategyForecast] = []
     if step is None or ranks == 1:
@@ -125,5 +124,5 @@ def _held_by_all(forecast: Forecaster, parts: MemoryParts, loading: Loading | No
 
 
 def _held(parts: MemoryParts, loading: Loading | None) -> int:
-    """Bytes at the peak of training or of loading that the system cannot drop, as it can pages of the weight files."""
+    """Bytes at the peak of training or of loading, without pages of the weight files, which the system can drop."""
     return max(parts.total, 0 if loading is None or loading.beside else loading.total - loading.mapped)

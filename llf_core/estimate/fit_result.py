@@ -1,4 +1,4 @@
-"""What a forecast says: memory by part, room on each device, time, and the whole as JSON and as text."""
+"""The result of a forecast, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MemoryParts:
 
     Attributes:
         weights: the model's own weights, and those of a frozen second model.
-        activations: what the forward pass keeps for the backward pass.
+        activations: stored for the backward pass.
         logits: logits, their float32 copy and gradient.
         communication: what one of several processes holds for the others, see `strategies.communication_bytes`.
         workspace: the process itself with its libraries, on a GPU its context.
@@ -40,21 +40,21 @@ class MemoryParts:
 
     @property
     def total(self) -> int:
-        """Sum of all parts, in bytes, which is compared with the free memory."""
+        """Sum of all parts, in bytes."""
         return sum(dataclasses.astuple(self))
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory of a device beside what a run needs of it.
+    """Memory of a device, and what a run needs of it.
 
     Attributes:
         kind: `cpu`, `cuda` or `mps`.
         free: bytes that are free now.
-        usable: bytes of `free` that a run is started with: all but a margin of 10 %.
+        usable: bytes of `free` without a margin of 10 %.
         total: bytes it has.
         needed: bytes that the run needs of it, in training or while its model is quantized, without pages of files that
-            the system drops when memory is short; 0 where it does not use it.
+            the system can drop; 0 where it does not use it.
         fits: whether the run needs at most what is usable.
     """
 
@@ -72,12 +72,12 @@ class Duration:
     """Forecast of a run's time.
 
     Attributes:
-        step_seconds: seconds of an optimizer step.
-        tokens_per_second: tokens of the data that are trained on in a second, by all processes.
+        step_seconds: of an optimizer step.
+        tokens_per_second: trained tokens of all processes.
         steps: number of optimizer steps; None if the number of examples is unknown.
-        seconds: seconds of all steps, without loading, evaluation and checkpoints; None if the steps are unknown.
-        low: seconds that are expected at least; None if unknown.
-        high: seconds that are expected at most; None if unknown.
+        seconds: of all steps, without loading, evaluation and checkpoints; None if the steps are unknown.
+        low: minimum of the expected range of `seconds`.
+        high: maximum of the expected range.
         spread: factor between the forecast and either end of the range.
         computed: seconds of a step without waiting for other processes.
         sent: bytes that each of several processes sends in a step.
@@ -113,7 +113,7 @@ class StrategyForecast:
     sending: float
 
     def json(self) -> dict[str, object]:
-        """The attributes as plain values, the memory with its `total`."""
+        """Plain values, the memory with its `total`."""
         return dataclasses.asdict(self) | {"memory": dataclasses.asdict(self.memory) | {"total": self.memory.total}}
 
 
@@ -124,16 +124,16 @@ class FitCheck:
     Attributes:
         memory: peak memory by part; None for a model or a method whose sizes are unknown.
         rooms: each device of this machine; the one that the run uses first.
-        disk: bytes that the run takes at most, see `forecast_disk`; None if unknown.
+        disk: upper bound of the run's bytes on the disk, see `forecast_disk`; None if unknown.
         disk_free: bytes that are free where runs are kept.
-        duration: forecast of time; None where there is none of memory.
+        duration: forecast of time; None without one of memory.
         precision: dtype of the computation, and why, as a part of a sentence.
-        basis: what the forecast is from, a sentence each: model, data, device.
-        changes: what would make the run fit, the cheapest first; empty if it fits.
+        basis: sources of the forecast, a sentence each: model, data, device.
+        changes: changes that make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
-        state: the run as it would stand in the table of past runs, without measured numbers; None if unknown.
+        state: the run as an entry of the table of past runs, without measured numbers; None if unknown.
         loading: peak while the model is loaded; None where loading needs no more than training, on the same device.
-        strategies: what each strategy takes of a process; empty with one process.
+        strategies: forecast for each strategy; empty with one process.
     """
 
     memory: MemoryParts | None
@@ -153,10 +153,9 @@ class FitCheck:
 
     @property
     def peak(self) -> int | None:
-        """Peak of the process in bytes: that of training, or of loading where it is higher; None if unknown.
+        """Peak of the process in bytes, in training or loading; None if unknown.
 
-        Whether a run fits is decided without the pages of the weight files, which the system drops when memory is
-        short.
+        It includes the pages of the weight files, without which `fits` is decided.
         """
         if self.memory is None:
             return None
@@ -164,22 +163,19 @@ class FitCheck:
 
     @property
     def fits(self) -> bool | None:
-        """Whether memory and disk are enough; None if the memory is unknown.
-
-        A disk usage that is unknown counts as one that fits.
-        """
+        """Whether memory and disk are enough; None if the memory is unknown. A disk usage that is unknown fits."""
         if self.memory is None:
             return None
         return self.rooms[0].fits and (self.disk is None or self.disk <= self.disk_free)
 
     def json(self) -> dict[str, object]:
-        """The forecast as plain values, for `llf estimate --json` and the form. Sizes are bytes, times seconds.
+        """Plain values, for `llf estimate --json` and the form. Sizes are bytes, times seconds.
 
         Returns:
             `fits`, `exact`, `precision`, `gradient_checkpointing`, `basis`; `memory` by part with its `total`, or None;
             `loading`: its `total` with what is `mapped`, or None; the `peak` of both; `devices` with their free memory;
-            `disk`: what is `needed` and `free`; `time` of a run, or None; the `changes` that would lower the
-            memory; and of several `processes` the memory by part and what each sends, by strategy in `strategies`.
+            `disk`: what is `needed` and `free`; `time` of a run, or None; the `changes` that would lower the memory;
+            and of several `processes` the memory by part and what each sends, by strategy in `strategies`.
         """
         memory = None if self.memory is None else {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {
@@ -200,7 +196,7 @@ class FitCheck:
         }
 
     def text(self) -> str:
-        """The forecast as lines for a terminal."""
+        """Lines for a terminal."""
         lines = []
         if self.memory is None:
             lines.append("Memory  unknown")
@@ -228,7 +224,7 @@ class FitCheck:
         return "\n".join(line for line in lines if line.strip())
 
     def _strategy_lines(self) -> list[str]:
-        """The strategies as a table: what each takes of a process."""
+        """A table of what each strategy takes of a process."""
         if not self.strategies:
             return []
         columns = ("weights", "gradients", "optimizer", "communication", "total")
@@ -260,7 +256,7 @@ def _size(amount: int) -> str:
 
 
 def places_table(found: Sequence[FitCheck]) -> str:
-    """Forecasts of one config for several places as a table: which of them hold it, and how fast each is."""
+    """Forecasts of one config for several places, as a table for a terminal."""
     rows = [("place", "memory", "usable", "fits", "step", "tokens/s", "waiting")]
     for one in found:
         room, time = one.rooms[0], one.duration

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from llf_core.estimate.strategies import Traffic
 
 UNKNOWN_LENGTHS = 1.1
-"""Factor on the spread where the lengths of the examples are not counted yet; chosen by hand."""
+"""Factor on the spread where the lengths of the examples are unknown; chosen by hand."""
 SAMPLED_SPREAD = 4.0
-"""Factor of uncertainty of the time where completions are sampled, before a run has shown it; chosen by hand."""
+"""Spread of the time where completions are sampled, before a run has shown it; chosen by hand."""
 
 
 class Forecaster:
-    """The parts of a forecast for one config, lengths and device, from which `check_fit` is put together.
+    """The parts of a forecast for one config, lengths and device.
 
     Attributes:
         sizes: sizes of the model; None if unknown.
-        step: the largest step; None if the sizes are unknown, or the method cannot say how many parameters it trains.
+        step: the largest step; None if the sizes or the number of trained parameters are unknown.
     """
 
     def __init__(self, config: RunConfig, lengths: ExampleLengths, device: Device) -> None:
-        """Find the sizes of the model and derive its largest step."""
+        """Find the sizes of the model and plan its largest step."""
         self.config, self.lengths, self.device = config, lengths, device
         self.precision: Precision = precision_of(config, device)
         self.sizes: ModelSizes | None = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
@@ -52,7 +52,7 @@ class Forecaster:
 
     @property
     def processes(self) -> int:
-        """Number of processes that share the memory of the device: on a GPU, each has its own."""
+        """Number of processes that share the memory of the device: 1 on GPUs."""
         return 1 if self.device.kind == "cuda" else self.config.launch.num_processes
 
     @property
@@ -61,18 +61,14 @@ class Forecaster:
         return None if self.step is None else self.step.traffic(self.config.training.gradient_accumulation_steps)
 
     def basis(self) -> tuple[str, ...]:
-        """What the forecast is from: model, data and precision, a sentence each, so that a user can judge it."""
+        """Sources of the forecast: model, data and precision, a sentence each."""
         model = "The sizes of the model are not known on this machine." if self.sizes is None else self.sizes.basis
         if self.sizes is not None and self.step is None:
             model = "The method cannot tell its number of trained parameters before the model is loaded."
         return model, self.lengths.basis, f"Precision: {self.precision.reason}."
 
     def uncorrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
-        """Peak memory of a process by part, from shapes alone; None if it is unknown. Past runs are compared with it.
-
-        Args:
-            checkpointing: whether gradient checkpointing is on.
-        """
+        """Peak memory of a process by part, from shapes alone; None if unknown."""
         if self.step is None:
             return None
         found = self.step.memory(checkpointing=checkpointing)
@@ -92,10 +88,7 @@ class Forecaster:
         """Peak memory by part, corrected by a past run, and whether gradient checkpointing is on.
 
         It is on if the config says so or, where it leaves it open, if the run would not fit without it, as the trainer
-        decides (`llf_core.models.gradient_checkpointing`).
-
-        Returns:
-            The parts, None if they are unknown; and whether it is on, which is what the config says if they are.
+        decides (`llf_core.models.gradient_checkpointing`). The parts are None if unknown.
         """
         training, model = self.config.training, self.config.model
         requested = training.gradient_checkpointing
@@ -107,12 +100,9 @@ class Forecaster:
         return self.corrected_memory(checkpointing=True), True
 
     def corrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
-        """Peak memory by part, whose total is scaled to what a past run of the same settings has shown.
+        """Peak memory by part, whose total is scaled to that of a past run of the same settings; None if unknown.
 
         Weights, gradients and optimizer state follow from shapes, so only activations, logits and workspace change.
-
-        Returns:
-            The parts, as computed where no past run has the same settings; None if the step is unknown.
         """
         found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
         if found is None or like is None:
@@ -129,7 +119,7 @@ class Forecaster:
         )
 
     def mean_tokens(self) -> float:
-        """Tokens of a process's optimizer step on average, sampled completions included, which tell its time."""
+        """Mean tokens of a process's optimizer step, with sampled completions."""
         config, stage = self.config, stage_of(self.config)
         rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
         if packs_examples(config):
@@ -140,8 +130,7 @@ class Forecaster:
     def steps(self) -> int | None:
         """Number of optimizer steps, as the trainer counts them; None if the number of examples is unknown.
 
-        With packing it is an estimate from the mean length of the examples and `PACKED_FILL`. The time of a run is that
-        of a step times this number.
+        With packing it is an estimate from the mean length of the examples and `PACKED_FILL`.
         """
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
@@ -154,15 +143,13 @@ class Forecaster:
         return max(1, math.ceil(stage_of(self.config).epoch_steps(self.config, rows) * training.num_train_epochs))
 
     def like(self, *, checkpointing: bool, tokens: float | None = None) -> PastRun | None:
-        """The run as the table of past runs would hold it, with what was computed and without what was measured.
-
-        Past runs are compared with it, and it becomes their newest one when the run ends.
+        """The run as an entry of the table of past runs, with forecasts and without measurements; None if unknown.
 
         Args:
-            tokens: tokens of a step on average; None for `mean_tokens`.
+            tokens: mean tokens of a step; None for `mean_tokens`.
 
         Returns:
-            The entry, with the computed time as its `seconds` and 0 as its `memory`; None if the step is unknown.
+            The entry, with the computed time as its `seconds` and 0 as its `memory`.
         """
         if self.step is None or self.sizes is None:
             return None
@@ -185,7 +172,7 @@ class Forecaster:
         )
 
     def _computed(self, step: PlannedStep, tokens: float, *, checkpointing: bool) -> StepTime:
-        """Time of a step of so many tokens of examples, without past runs; padding is added where batches have it."""
+        """Without past runs; padding is added where batches have it."""
         config = self.config
         padded = not packs_examples(config) and (stage_of(config).pads or not step.training.fast)
         above = step.sizes.unpadded_above

@@ -1,5 +1,3 @@
-"""Forecast of the memory that a process takes while it loads and quantizes a model."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -18,26 +16,27 @@ if TYPE_CHECKING:
 HQQ_TENSORS = 9
 """Tensors of the shape of a layer's weight that HQQ's solver holds at once, in float32 on a CPU.
 
-Source: hqq 0.2.8.post1, `hqq/core/optimize.py`. In `shrink_lp_op` these are its argument, `out`, the power and the
-power's multiple; in `optimize_weights_proximal_legacy_step` `W_f`, `W_q` and `W_r`; and in
-`optimize_weights_proximal_legacy` the `W_q` and `W_r` of the iteration before.
+hqq 0.2.8.post1, `hqq/core/optimize.py`: in `shrink_lp_op` its argument, `out`, the power and the power's multiple; in
+`optimize_weights_proximal_legacy_step` `W_f`, `W_q` and `W_r`; and in `optimize_weights_proximal_legacy` the `W_q` and
+`W_r` of the iteration before.
 """
 HQQ_HEAP = 1.5
-"""What the allocator's heap holds over these tensors, measured: 53 to 55 bytes for each weight of a layer, of which 36
-are in use. The gap that a freed tensor leaves is too short for an aligned one of the same size. The heap does not grow
-further from layer to layer."""
+"""Allocated over used memory of these tensors, measured: 53 to 55 bytes for a weight of a layer, of which 36 are used.
+
+The gap that a freed tensor leaves is too short for an aligned one of the same size. The heap does not grow further from
+layer to layer.
+"""
 FILE_WIDTHS = {False: 2, True: 4}
-"""Bytes of a weight in the model's files, by whether they are stored in float32."""
+"""Bytes of a weight in the model's files, by whether it is float32."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Peak of the resident set while a model is loaded.
+    """Peak of the resident set while a model is loaded, in bytes.
 
     Attributes:
-        total: bytes.
-        mapped: bytes of it that are pages of the weight files, which the system drops when memory is short.
-        alone: whether the first of several processes has this peak and the others have not.
+        mapped: part of `total` that is pages of the weight files, which the system can drop.
+        alone: whether only the first of several processes has this peak.
         beside: whether it is in the memory of the CPU, beside that of the device.
     """
 
@@ -47,7 +46,7 @@ class Loading:
     beside: bool = False
 
     def text(self) -> str:
-        """The peak as a sentence, for a terminal and the form."""
+        """The peak as a sentence."""
         total, mapped = (" ".join(size(one)) for one in (self.total, self.mapped))
         if not self.mapped:
             who = "the first process" if self.alone else "each process"
@@ -66,14 +65,11 @@ def first_loads_alone(config: RunConfig) -> bool:
 
 
 def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
-    """Forecast the peak of a process while its model is quantized or before it is sharded, before the first step.
+    """Forecast the peak of a process while its model is quantized on the CPU or before it is sharded, else None.
 
-    Weight files are mapped. A quantizer reads each weight as it is stored, so that all pages of the files become
-    resident beside the quantized weights; they are released when the last layer is quantized. HQQ's solver takes
-    memory for the largest layer beside them. An ordinary model is not read before its first step, and needs no more.
-
-    Returns:
-        The peak; None for a model that is neither sharded nor quantized while it is loaded onto the CPU.
+    Weight files are mapped, and a quantizer reads each weight as it is stored: all pages of the files become resident
+    beside the quantized weights, until the last layer is quantized. HQQ's solver takes memory for the largest layer
+    beside them. An ordinary model is not read before its first step.
     """
     if step.shares.parts > 1:
         weights, alone = step.base_weights + step.adapter_weights, first_loads_alone(config)

@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 PROCESS_BYTES = {"cpu": 530_000_000, "mps": 900_000_000, "cuda": 0}
 """Bytes of the process with its libraries and data, without a model, measured (`benchmarks.estimate_peaks`).
 
-The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
-the CUDA context is already missing from the device's free memory.
+The memory of the CUDA context is already missing from the device's free memory.
 """
 QUANTIZED_PROCESS_BYTES = 130_000_000
 """Bytes of bitsandbytes with the compiler that it imports, measured; `benchmarks.load_peaks` compares the forecast."""
 RANK_BYTES = 100_000_000
-"""Bytes that a process of several on a CPU takes more: torch.distributed, and what it imports; measured
-(`benchmarks.scale`)."""
+"""Additional bytes of each of several processes on a CPU (torch.distributed), measured (`benchmarks.scale`)."""
 COMPILED_BYTES = 160_000_000
-"""Bytes of the bfloat16 products that a CPU compiles for the shapes of many batches, as many as a trainer keeps
-(`launch.local_process.RUNTIME_VARIABLES`), with the gaps that they leave between activations; measured
-(`benchmarks.estimate_peaks`)."""
+"""Bytes of the bfloat16 products that a CPU compiles for many shapes and a trainer keeps, with the gaps between them.
+
+Measured (`benchmarks.estimate_peaks`); see `launch.local_process.RUNTIME_VARIABLES`.
+"""
 HALF = 2
 """Bytes of a bfloat16 value. Products of float32 are not compiled by their shapes."""
 ADAM_BYTES = 8.0
@@ -38,14 +37,16 @@ HEAD_BYTES_GPU = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 BYTES_PER_LOGIT = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
 ROW_COPIES = 2  # the output head with its trained rows, and the gradient of all of it
 SLACK = {"cpu": 1.2, "mps": 1.1, "cuda": 1.1}
-"""What an allocator holds over what is in use, measured (`benchmarks.estimate_peaks`).
+"""Allocated over used memory, measured (`benchmarks.estimate_peaks`).
 
-On a CPU it is nothing over the activations where weights of the base are trained: their gradients fill the gaps.
+Not of the activations on a CPU where weights of the base are trained: their gradients fill the gaps.
 """
 PASSED = 0.4
-"""Share of the activations and of the gradients of a CPU's backward pass that do not exist at the same time, measured
-(`benchmarks.estimate_peaks`): the activations of a layer are freed when the gradients of its weights are there, and
-gaps between them remain."""
+"""Share of the activations and gradients of a CPU's backward pass that do not exist at the same time.
+
+Measured (`benchmarks.estimate_peaks`): the activations of a layer are freed when the gradients of its weights are
+there, and gaps between them remain.
+"""
 
 
 ALONE = Shares()
@@ -71,16 +72,16 @@ class Forecast:
 
     @property
     def total(self) -> int:
-        """Sum of all parts, in bytes, which is compared with the free memory."""
+        """Sum of all parts, in bytes."""
         return sum(dataclasses.astuple(self))
 
     @property
     def step(self) -> int:
-        """Bytes allocated after the model is loaded: compare them with the memory that is free at that moment."""
+        """Bytes allocated after the model is loaded."""
         return self.total - self.base - self.weights
 
     def text(self) -> str:
-        """Total and parts in GB (1e9 bytes) as one line, for logs and messages."""
+        """Total and parts in GB (1e9 bytes) as one line."""
         parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in dataclasses.asdict(self).items())
         return f"{self.total / 1e9:.2f} GB ({parts})"
 
@@ -100,24 +101,21 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     shares: Shares = ALONE,
     parameters: int = 0,
 ) -> Forecast:
-    """Forecast the peak memory of a training step, before it can run out of memory.
+    """Forecast the peak memory of a training step of one process, by part.
 
-    The parts are weights, gradients, optimizer state and activations, the accounting of ZeRO (arXiv 1910.02054,
-    section 3) with the dtypes of LLF. The constants of this module and of `activations` are measured.
+    The accounting of ZeRO (arXiv 1910.02054, section 3) with the dtypes of LLF: weights, gradients, optimizer state and
+    activations. The constants of this module and of `activations` are measured. Not included: 8-bit matrix products,
+    and attention that stores the whole attention matrix.
 
     Args:
         step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
-        optimizer: state and gradients of the optimizer; None for those of Adam.
+        optimizer: state and gradients of the optimizer; None for Adam.
         gradient_width: bytes of a value of a gradient; 4 for float32.
         device: `cpu`, `mps` or `cuda`.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
-        encoder: sizes of the vision encoder of a multimodal model; None without one.
+        encoder: sizes of the vision encoder of a multimodal model.
         shares: the processes that train together, and what is divided among them.
-
-    Returns:
-        The parts in bytes, of one process. Not included: 8-bit matrix products, and attention that stores the whole
-        attention matrix.
     """
     optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
@@ -159,13 +157,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
 
 
 def head_bytes(model: Architecture, step: TrainingPass) -> int:
-    """Bytes of the logits: of one chunk on the fast path, else of the whole micro-batch.
-
-    With a large vocabulary this part exceeds all activations, so it is counted apart from them.
-
-    Returns:
-        Bytes of the logits, their float32 copy and their gradient.
-    """
+    """Bytes of the logits, their float32 copy and gradient: of one chunk on the fast path, else of the micro-batch."""
     whole = step.tokens * model.vocabulary * BYTES_PER_LOGIT
     return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast or step.chunks_head else whole
 
@@ -173,10 +165,8 @@ def head_bytes(model: Architecture, step: TrainingPass) -> int:
 def weight_bytes(model: Architecture, parameters: int, *, width: int, each: float | None = None) -> int:
     """Bytes of the weights before training: all in one dtype, or those of the layers quantized.
 
-    Quantization leaves embedding, output head and other weights outside the layers in the unquantized dtype.
-
     Args:
-        width: bytes of an unquantized parameter.
+        width: bytes of an unquantized parameter, such as those outside the layers.
         each: bytes of a quantized weight with its scales, see `Quantizer.bytes_per_weight`; None if not quantized.
     """
     if each is None:

@@ -1,5 +1,3 @@
-"""Sizes of a model that determine its memory, derived from the shapes of its weights."""
-
 from __future__ import annotations
 
 import json
@@ -23,9 +21,9 @@ _OTHER_PART = re.compile(
     r"(?:^|\.)(?:vision\w*|visual|image\w*|audio\w*|speech\w*|multi_modal_projector|mm_projector|connector|aligner|"
     r"projector|merger|embed_vision|embed_audio|qformer)\."
 )
-"""Parts of the names of weights of encoders and projectors, see `llf_core.models.multimodal_parts`."""
+"""Parts of names of weights of encoders and projectors, see `llf_core.models.multimodal_parts`."""
 _VISION_PART = re.compile(r"(?:^|\.)(?:vision\w*|visual|image\w*)\.")
-"""The same of encoders of images."""
+"""The same of image encoders."""
 _VISION_LAYER = re.compile(r"\.(?:layers?|blocks)\.(\d+)\.")
 
 
@@ -50,15 +48,14 @@ class Architecture:
 
     @property
     def tied(self) -> bool:
-        """Whether the output head is the embedding, so that no second matrix is counted outside the layers."""
+        """Whether the output head is the embedding."""
         return self.outer < 2 * self.vocabulary * self.hidden
 
 
 def language_weights(weights: Shapes, settings: Mapping[str, object]) -> Shapes:
-    """Select the weights of the language model, whose layers alone store activations while encoders are frozen.
+    """Select the weights of the language model.
 
     Args:
-        weights: shape of every weight by name.
         settings: content of `config.json`.
     """
     if not is_multimodal(settings):
@@ -68,20 +65,10 @@ def language_weights(weights: Shapes, settings: Mapping[str, object]) -> Shapes:
 
 
 def encoder(weights: Shapes) -> Architecture | None:
-    """Derive the sizes of a model's vision encoder, whose layers store activations where it is trained.
+    """Derive the sizes of a model's vision encoder, without vocabulary; None if the names show no such layers.
 
-    Each linear layer has the hidden size on one side, as in a decoder; the smallest size that all of them share is it.
-    No shape shows the number of heads: each is taken to be 64 wide.
-
-    Args:
-        weights: shape of every weight by name.
-
-    Returns:
-        The sizes, with no vocabulary; None where the names show no layers of an encoder of images, or its linear layers
-        share no size.
-
-    Source:
-        Width of a head: ViT-Base and ViT-Large, arXiv 2010.11929, table 1.
+    The smallest size that all linear layers of a block share is the hidden size. No shape shows the number of heads:
+    each is taken to be 64 wide (ViT-Base and ViT-Large, arXiv 2010.11929, table 1).
     """
     found: dict[str, list[tuple[int, ...]]] = {}
     indices: set[int] = set()
@@ -103,23 +90,19 @@ def encoder(weights: Shapes) -> Architecture | None:
 
 
 def is_multimodal(settings: Mapping[str, object]) -> bool:
-    """Whether the content of a `config.json` names an encoder of images or audio, whose layers are counted apart."""
+    """Whether the content of a `config.json` names an encoder of images or audio."""
     return isinstance(settings.get("vision_config"), dict) or isinstance(settings.get("audio_config"), dict)
 
 
 def architecture(weights: Shapes, settings: Mapping[str, object] | None = None) -> Architecture | None:
-    """Derive the sizes of a decoder of any model family from its weights, which needs no list of families.
+    """Derive the sizes of a decoder of any model family from its weights; None without layers or embedding.
 
     Each linear layer has the hidden size on one side; its other side is counted. The last layer stands for all, since
     the first layers of some models have no experts. Of experts, only the active ones per token are counted.
 
     Args:
-        weights: shape of every weight by name.
-        settings: content of `config.json`; tells the number of heads and of active experts. Where it does not, or is
-            None, heads have 64 values and two experts are active.
-
-    Returns:
-        The sizes; None if the names show no layers or no embedding.
+        settings: content of `config.json`, for the number of heads and of active experts. By default, heads have 64
+            values and two experts are active.
     """
     settings = _text(settings or {})
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name)}
@@ -144,15 +127,7 @@ def architecture(weights: Shapes, settings: Mapping[str, object] | None = None) 
 
 
 def read_model_config(name: str) -> dict[str, object]:
-    """Read the `config.json` of a model for `architecture`, without transformers.
-
-    Args:
-        name: name of the embedded model, or path of a folder.
-
-    Returns:
-        Its content; of the embedded model, the number of heads alone. Empty if there is no such file, or it is no JSON
-        object: the forecast then falls back to defaults.
-    """
+    """Content of the `config.json` of a folder, or of the embedded model its number of heads; empty if unreadable."""
     if name == EMBEDDED:
         return {"num_attention_heads": 9}
     try:
@@ -163,12 +138,11 @@ def read_model_config(name: str) -> dict[str, object]:
 
 
 def _number(settings: Mapping[str, object], *names: str, default: int) -> int:
-    """The first of some settings that is there and not 0."""
+    """The first of some settings that is not 0."""
     found = next((value for name in names if (value := settings.get(name))), default)
     return int(cast("float", found))  # which refuses what is no number
 
 
 def _text(settings: Mapping[str, object]) -> Mapping[str, object]:
-    """Sub-config of the language model of a multimodal model."""
     inner = settings.get("text_config")
     return inner if isinstance(inner, dict) else settings

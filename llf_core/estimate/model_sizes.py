@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.model_shapes import Architecture
 
 NAMED_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)([bBmM])(?![A-Za-z0-9])")
-"""The number of parameters in a model's name: `7B`, `0.5b`, `135M`, `8x7B`."""
+"""Number of parameters in a model's name: `7B`, `0.5b`, `135M`, `8x7B`."""
 LEAST_PARAMETERS = 1e6
 UNITS = {"b": 1e9, "m": 1e6}
 TYPICAL = (
@@ -42,20 +42,20 @@ TYPICAL = (
     (70e9, 8192, 80, 128_256, False),
     (405e9, 16_384, 126, 128_256, False),
 )
-"""Parameters, hidden size, layers, vocabulary and whether the head is tied: SmolLM2, Llama 3 and Qwen2.5."""
+"""Parameters, hidden size, layers, vocabulary and whether the head is tied, of SmolLM2, Llama 3 and Qwen2.5."""
 HEAD_SIZE, GROUPS = 128, 4
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What a forecast knows of a model.
+    """Sizes of a model.
 
     Attributes:
         weights: shape of each weight by name.
         float32: whether weights are stored in float32, in which trained ones then are loaded.
-        packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
+        packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory.
         language: shapes of the weights of the language model alone; None for a model of text.
-        encoder: sizes of the encoder of images; None without one, or where its weights are not known.
+        encoder: sizes of the encoder of images, if known.
         unpadded_above: tokens above which examples are computed without padding, see `indexed_limit`.
     """
 
@@ -71,24 +71,18 @@ class ModelSizes:
 
     @functools.cached_property
     def parameters(self) -> int:
-        """Number of parameters of the model, which its weights take memory for and past runs are compared by."""
+        """Number of parameters of the model."""
         return count(self.weights)
 
 
 def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
-    """Find the sizes of a model: from the headers of its files, from its `config.json`, or by its number of parameters.
+    """Find the sizes of a model by the headers of its files, its `config.json`, the catalog of models, or its name.
 
-    That number is in the catalog of models or in the model's name.
-
-    Looked for are a folder and the Hugging Face cache; nothing is requested from a hub, so that a form can ask after
-    each key press.
+    Nothing is requested from a hub. None if nothing tells them.
 
     Args:
         name: `model_name_or_path`.
         cache_dir: `cache_dir` of a config; None for the client's own folder.
-
-    Returns:
-        The sizes; None if nothing tells them.
     """
     if name == EMBEDDED:
         return _sizes(weight_shapes(name) or {}, read_model_config(name), "The embedded model's published sizes.")
@@ -103,14 +97,10 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
 
 
 def named_parameters(name: str) -> float | None:
-    """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`.
+    """Number of parameters in a model's name, such as 7e9 of `Llama-2-7b-hf`; None without a plausible one.
 
-    A forecast needs no more of a model whose files are elsewhere. None if it tells none, or a number that no model has:
-    fewer than `LEAST_PARAMETERS`, more than `MOST_PARAMETERS`.
-
-    Args:
-        name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a
-            sixth, as in Mixtral (47 billion, arXiv 2401.04088).
+    Of `8x7B`, all experts are counted; they share the rest, which is about a sixth, as in Mixtral (47 billion, arXiv
+    2401.04088).
     """
     found = NAMED_SIZE.search(name.rstrip("/").rpartition("/")[2].replace("_", "-"))
     if found is None:
@@ -123,7 +113,7 @@ def named_parameters(name: str) -> float | None:
 
 @functools.lru_cache(maxsize=16)
 def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> ModelSizes | None:
-    """Cached until a file changes, since a form asks after every key press."""
+    """Cached until a file changes."""
     settings = config_of(folder)
     check_sizes(settings)
     if is_quantized(settings) and (weights := shapes_from_config(settings) or {}):
@@ -141,14 +131,14 @@ def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> Mode
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the files that tell the sizes."""
+    """Names, sizes and times of the files with the sizes."""
     files = [*weight_files(folder), folder / "config.json"]
     stats = [(file.name, file.stat()) for file in files if os.path.exists(file)]  # noqa: PTH110 - no error for a path
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: bool = True) -> ModelSizes | None:
-    """Sizes of the weights; None if they show no decoder."""
+    """None if they show no decoder."""
     total = count(weights)
     if total > MOST_PARAMETERS:
         raise ModelSizeError(
@@ -172,7 +162,7 @@ def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: b
 
 @functools.lru_cache(maxsize=16)
 def _typical(parameters: float | None) -> ModelSizes | None:
-    """A decoder of the proportions that published models of this size have; None if the size is unknown.
+    """A decoder of the proportions of published models of this size; None if that is unknown.
 
     Hidden size, layers and vocabulary are those of the nearest one in `TYPICAL`; the inner size of the MLP gives the
     number of parameters.

@@ -1,4 +1,4 @@
-"""Speed and memory of this machine's past runs, from which forecasts of further runs are corrected."""
+"""Speed and memory of this machine's past runs, which correct forecasts."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 FORMAT = 2
-"""Number of the table's format, and of the arithmetic that its forecasts come from. Others count as empty."""
+"""Format of the table and of its forecasts' arithmetic. Others count as empty."""
 MOST_RUNS = 200
-"""Runs that the table keeps; older ones are removed."""
 MAX_BYTES = 4_000_000
 MOST, LATEST = 1e15, 1e11
-"""Largest number of a run, and latest time in Unix seconds (year 5138), that are no sign of a damaged file."""
+"""Largest plausible number of a run, and latest time in Unix seconds (year 5138)."""
 LARGEST_RATIO = 100.0
-"""A measured number that differs from its forecast by a larger factor says nothing about other runs."""
+"""Measurements that differ from their forecast by a larger factor are ignored."""
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """What a run has shown of the speed and the memory of this machine.
+    """Speed and memory of a run on this machine.
 
     Attributes:
-        time: when it ended, Unix seconds.
+        time: end, Unix seconds.
         method: `finetuning_type`, the quantization if there was one, and `optim`.
         tokens: mean tokens of a step.
         uncorrected_seconds: forecast of a step's seconds without this table, of its true number of tokens.
@@ -49,7 +48,7 @@ class PastRun:
         data: key of the data set as it was read, see `data_key`.
         quantiles: lengths of the examples before truncation, ascending, tokens.
         measured: whether it was a measurement of a few steps, not a whole run.
-        patches: patches of the images and videos of the example that has most.
+        patches: maximum of the patches of images and videos of an example.
     """
 
     time: float
@@ -71,7 +70,7 @@ class PastRun:
 
     @property
     def time_ratio(self) -> float:
-        """Measured seconds divided by forecast seconds, by which the forecasts of like runs are multiplied."""
+        """Measured seconds divided by forecast seconds."""
         return self.seconds / self.uncorrected_seconds
 
 
@@ -81,7 +80,7 @@ class Correction:
 
     Attributes:
         spread: factor of uncertainty: the truth is expected between the forecast divided by it and times it.
-        runs: number of runs it is from; 0 if no run says anything.
+        runs: number of runs it is from.
     """
 
     factor: float
@@ -90,15 +89,15 @@ class Correction:
 
 
 def table_file() -> Path:
-    """File of the table, `LLF_HOME/past_runs.json`: runs of one user on one machine share it."""
+    """`LLF_HOME/past_runs.json`."""
     return home() / "past_runs.json"
 
 
 def past_runs() -> tuple[PastRun, ...]:
-    """Read the runs in `LLF_HOME/past_runs.json`, oldest first, by which forecasts of like runs are corrected.
+    """Read the runs in `LLF_HOME/past_runs.json`, oldest first.
 
-    A file that is missing, too large, no regular file (a link too), not JSON or of another `FORMAT` counts as empty.
-    Damaged runs in it are left out. Forecasts work without them.
+    A file that is missing, too large, not regular, not JSON or of another `FORMAT` counts as empty. Damaged runs in it
+    are left out.
     """
     path = table_file()
     try:
@@ -109,7 +108,7 @@ def past_runs() -> tuple[PastRun, ...]:
 
 
 def add_past_run(run: PastRun) -> None:
-    """Add a run to the table. The file is replaced as a whole under a lock, so that no run is lost and none is half."""
+    """Add a run to the table, which is replaced as a whole under a lock."""
     path = table_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(".past_runs.lock")):
@@ -119,7 +118,7 @@ def add_past_run(run: PastRun) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _changed: int, _size: int) -> tuple[PastRun, ...]:
-    """Cached until the file changes, since a form asks after every key press."""
+    """Cached until the file changes."""
     value = read_object_or_empty(path, MAX_BYTES)
     runs = value.get("runs") if value.get("format") == FORMAT else None
     found = [_run(one) for one in runs if isinstance(one, dict)] if isinstance(runs, list) else []
@@ -134,7 +133,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def _run(value: dict[str, Any]) -> PastRun | None:
-    """A run of the file; None if a field is missing, is of another type or makes no sense."""
+    """None if a field is missing, of another type or implausible."""
     value = {"patches": 0} | value  # runs of text before it was kept
     if set(value) != set(_TYPES) or any(not isinstance(value[name], kind) for name, kind in _TYPES.items()):
         return None
@@ -151,13 +150,10 @@ def _run(value: dict[str, Any]) -> PastRun | None:
 
 
 def distance(run: PastRun, like: PastRun) -> float | None:
-    """How little a past run says about another one, so that a forecast follows the runs that are most like it.
+    """Distance of the settings of a past run from those of another one; None on another device.
 
     0 for the same settings; 1 for another method, 0.7 for another stage, 0.5 for twice the parameters, 0.4 for twice
     the tokens of a step and for other checkpointing, added up. The weights are chosen by hand.
-
-    Returns:
-        The distance; None if it says nothing, since it ran on another device.
     """
     if run.device != like.device:
         return None
@@ -167,23 +163,20 @@ def distance(run: PastRun, like: PastRun) -> float | None:
 
 
 NEAR, FIRST_SPREAD, LEAST_SPREAD = 0.25, 1.8, 1.1
-"""A run nearer than `NEAR` is as good as the same; spreads with no run, and with the same run. Chosen by hand."""
+"""Distance below which runs count as the same; spreads with no run, and with the same run. Chosen by hand."""
 
 
 def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
-    """How much longer or shorter than computed a step will take, by the past runs that are most like it.
+    """Factor on a step's computed seconds, by the past runs that are most like it.
 
-    The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and by a half for
-    each newer run within `NEAR`, since a machine changes; both are chosen by hand. Runs before a measurement within
-    `NEAR` do not count: somebody asked how fast the machine is now. The spread is `LEAST_SPREAD` within
-    a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it.
+    The geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and by a half for each newer
+    run within `NEAR`, since a machine changes; both are chosen by hand. Runs before a measurement within `NEAR` do not
+    count. The spread is `LEAST_SPREAD` within a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it. Kernel
+    regression (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd edition, equation 6.2) of the
+    logarithm of the ratio; distance and kernel are LLF's own.
 
     Args:
         runs: past runs, oldest first; None for the table.
-
-    Source:
-        Kernel regression (Nadaraya 1964; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd
-        edition, equation 6.2), here of the logarithm of the ratio; distance and kernel are LLF's own.
     """
     weighted: list[tuple[float, float, float]] = []
     age = 0
@@ -208,8 +201,7 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
 def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
     """Measured over forecast peak memory of the newest past run within a distance of `NEAR`; 1 if there is none.
 
-    Memory is computed from shapes, so runs that are only similar do not change it. A measurement of a few steps shows
-    only the least that a run will need, so it never lowers a forecast.
+    A measurement of a few steps is a lower bound, so it never lowers a forecast.
 
     Args:
         runs: past runs, oldest first; None for the table.
@@ -225,8 +217,7 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
 def data_key(config: RunConfig) -> str:
     """Key of a config's training examples before truncation: its files, and all settings by which they are read.
 
-    By it, the lengths that a past run has counted are found again, unless a file of the data has another size or time
-    of change. Of a folder its own files count; of a data set of a hub, its name alone.
+    Files count by size and time of change, also those of a folder; a data set of a hub by its name alone.
     """
     data = config.data.model_dump(mode="json")
     for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):
@@ -245,7 +236,7 @@ def data_key(config: RunConfig) -> str:
 
 
 def _state(place: Path) -> list[list[str | int]]:
-    """Name, size and time of change of a file, or of each file of a folder; empty if it is not there."""
+    """Name, size and time of change of a file, or of each file of a folder, if there."""
     try:
         files = sorted(place.iterdir()) if place.is_dir() else [place]
         stats = [(str(file.absolute()), file.stat()) for file in files]

@@ -1,4 +1,4 @@
-"""The largest step of a run, from its config alone: what `training_memory` needs to know of it."""
+"""The largest step of a run, from its config alone."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ if TYPE_CHECKING:
     from llf_core.estimate.model_sizes import ModelSizes
 
 SINGLE = 4
-"""Bytes of a float32 value."""
 CUDA_CONTEXT = 520_000_000
-"""Bytes that a process takes on a GPU before its first tensor: CUDA's context and the workspace of matrix products."""
+"""Bytes of a process on a GPU before its first tensor: CUDA's context and the workspace of matrix products."""
 PADDING = 8
-"""Padded batches have a multiple of this many tokens."""
+"""Padded batches have a multiple of this number of tokens."""
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """The largest step of a run and the model it is made with.
+    """The largest step of a run and its model.
 
     Attributes:
         training: settings of the pass, without gradient checkpointing.
@@ -62,16 +61,12 @@ class PlannedStep:
     shares: Shares = ALONE
 
     def traffic(self, passes: int, link: Link | None = None) -> Traffic:
-        """What each process sends in a step of so many micro-batches, over the link of its device or another one."""
+        """What each process sends in a step of `passes` micro-batches, over the link of its device or another one."""
         size = self.base_weights + self.adapter_weights, self.optimizer.gradients * self.gradient_width
         return traffic(self.shares, link or link_of(self.device), size, self.sizes.model.layers, passes)
 
     def memory(self, *, checkpointing: bool) -> Forecast:
-        """Forecast the peak memory of the step, with gradient checkpointing or without, which are then compared.
-
-        Returns:
-            The parts in bytes. `base` is what the process takes on the device before the model is loaded.
-        """
+        """Forecast the peak memory of the step; `base` is taken on the device before the model is loaded."""
         found = training_memory(
             self.sizes.model,
             dataclasses.replace(self.training, checkpointing=checkpointing),
@@ -92,11 +87,7 @@ class PlannedStep:
 def plan_step(
     config: RunConfig, sizes: ModelSizes, lengths: ExampleLengths, device: Device, precision: Precision
 ) -> PlannedStep | None:
-    """Derive the largest step of a run from its config, so that its memory is known before anything is loaded.
-
-    Returns:
-        The step; None for a method that cannot say without the model how many parameters it trains.
-    """
+    """Derive the largest step of a run from its config; None if the number of trained parameters is unknown."""
     method, optimizer, stage = method_of(config), optimizer_of(config), stage_of(config)
     weights = sizes.language if sizes.language is not None and _trains_language_alone(config) else sizes.weights
     trained = trained_parameters(config, weights)
@@ -150,7 +141,6 @@ def plan_step(
 
 
 def _trains_language_alone(config: RunConfig) -> bool:
-    """Whether encoders and projectors of a multimodal model stay frozen, as by default."""
     method = config.method
     return method.freeze_vision_tower and method.freeze_multi_modal_projector and not method.freeze_language_model
 
@@ -160,12 +150,10 @@ def largest_step(
 ) -> tuple[int, int]:
     """Estimate the tokens of the largest micro-batch, and of its longest example, with sampled completions.
 
-    The peak memory of a run is that of this micro-batch. `training.memory_plan` counts it again when the data is
-    prepared. Here the second answer of a pair counts as long as the first, so that the count can be too high.
+    The second answer of a pair counts as long as the first, so that the estimate can be too high;
+    `training.memory_plan` counts when the data is prepared.
 
     Args:
-        config: for the micro-batch, `cutoff_len`, packing, streaming, `fast_path`, the stage, which may compare two
-            completions, and the tokens of a completion that it samples.
         padded: whether the model's batches are padded, as those of a multimodal model.
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
@@ -188,10 +176,7 @@ def largest_step(
 
 
 def largest_patches(config: RunConfig, most: int) -> int:
-    """Patches of the images of the largest micro-batch; both completions of a pair are read with the images.
-
-    They are the positions of the encoder, by which its activations are counted.
-    """
+    """Patches of the images of the largest micro-batch; both completions of a pair are read with the images."""
     sequences = 2 if stage_of(config).data_kind in {"pairs", "unpaired_preferences"} else 1
     return config.training.per_device_train_batch_size * sequences * most
 
@@ -199,12 +184,7 @@ def largest_patches(config: RunConfig, most: int) -> int:
 def _trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
     """Shape of each trained parameter by name, for the memory of the optimizer.
 
-    Args:
-        weights: shape of each weight of the model.
-
-    Returns:
-        The weights of the model, or those that are not frozen; one vector of `trained` values where others are trained;
-        empty if the config selects layers that the model does not have.
+    One vector of `trained` values where others than the model's weights are trained.
     """
     method = method_of(config)
     found = trained_weights(config, weights) if method.selects_blocks else {} if method.frozen_base else weights
@@ -212,7 +192,7 @@ def _trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
 
 
 def _has_embedding(own: Shapes, sizes: ModelSizes) -> bool:
-    """Whether the embedding is among the trained weights, so that the backward pass comes to the first layer."""
+    """Whether the embedding is trained, so that the backward pass reaches the first layer."""
     least = sizes.model.vocabulary * sizes.model.hidden
     return any(
         math.prod(shape) >= least and not LAYER.search(name) and {*HEADS}.isdisjoint(name.split("."))
@@ -221,7 +201,6 @@ def _has_embedding(own: Shapes, sizes: ModelSizes) -> bool:
 
 
 def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) -> int:
-    """Bytes of a weight as it is loaded, see `llf_core.models.load.loading_dtype`."""
     if config.get("pure_bf16"):
         return precision.width
     exact = sizes.float32 or precision.dtype == "float16"
@@ -259,6 +238,6 @@ def _further_models(config: RunConfig, sizes: ModelSizes, base: int, width: int,
 
 
 def _frozen_bytes(sizes: ModelSizes, bits: int | None, width: int) -> int:
-    """Bytes of a frozen model, quantized to `bits` by bitsandbytes if that is not None."""
+    """Quantized to `bits` by bitsandbytes unless None."""
     each = None if bits is None else QUANTIZERS["bnb"].bytes_per_weight(bits, width)
     return weight_bytes(sizes.model, sizes.parameters, width=width, each=each)

@@ -1,4 +1,4 @@
-"""Forecast of the time of a training step: from its arithmetic, then corrected by past runs of this machine."""
+"""Forecast of the time of a training step, without past runs."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ if TYPE_CHECKING:
     from llf_core.estimate.planned_step import PlannedStep
 
 CPU_SHARE = 0.6
-"""Share of the fastest matrix products' speed that a step's products reach on a CPU."""
+"""Share of the fastest matrix products' speed that a step reaches on a CPU."""
 BF16_SHARE = 0.6
-"""Share of bfloat16's speedup that remains in the products of a step, which are smaller than the measured one."""
+"""Share of bfloat16's measured speedup that remains in the smaller products of a step."""
 LAYER_SECONDS = {"cpu": 6.5e-3, "mps": 1.2e-3, "cuda": 6e-4}
-"""Seconds of a layer's forward and backward pass that do not depend on its size: Python and the start of kernels."""
+"""Seconds of a layer's forward and backward pass that do not depend on its size."""
 FORWARD_SHARE = 1 / 3
-"""Share of the forward pass in these times; each operation has about two in the backward pass."""
+"""Share of the forward pass in these times."""
 DOCUMENT_SECONDS = {"cpu": 3e-3, "mps": 0.0, "cuda": 0.0}
-"""The same of each example in a layer's attention, which has products of its own on a CPU."""
+"""Seconds of each example in a layer's attention, which has products of its own on a CPU."""
 PASSES = 11.0
-"""Sums of two values that take as long as all but the products of one of a layer's values, on a CPU.
+"""Time of all but the products of one of a layer's values on a CPU, in sums of two values.
 
-A layer has as many values a token as its matrices have parameters, divided by its width (`inner`). What takes the time
-is norms, activation functions, softmax, casts and the bookkeeping of each, in the forward and the backward pass. On a
-GPU `GPU_SHARE` has them.
+It is spent on norms, activation functions, softmax, casts and the bookkeeping of each, in both passes. A layer has
+`inner` values a token. On a GPU it is part of `GPU_SHARE`.
 """
 STEP_SECONDS = {"cpu": 0.02, "mps": 0.02, "cuda": 0.01}
 """Seconds of a micro-batch beside its layers: the loader, the loss and the bookkeeping."""
 BYTES_PER_SECOND = {"cpu": 16e9, "mps": 60e9, "cuda": 900e9}
-"""Bytes a second that an optimizer reads and writes; of a known GPU `UPDATE_SHARE` of its memory's bandwidth."""
+"""Bytes a second that an optimizer reads and writes; of a known GPU `UPDATE_SHARE` of its bandwidth."""
 UPDATE_SHARE = 0.6
-"""Share of the bandwidth of the data sheet that an update reaches, as of `BYTES_PER_SECOND` on an A100."""
+"""Share of the data sheet's bandwidth that an update reaches, as of `BYTES_PER_SECOND` on an A100."""
 UPDATE_BYTES = 16
-"""Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
+"""Bytes of weight and gradient that an update moves for each parameter, beside its state twice."""
 LOSS_SHARE = {"answers": 0.5, "texts": 1.0}
-"""Assumed share of the tokens that are in the loss, to which alone the output head is applied."""
+"""Assumed share of the tokens that are in the loss and pass through the output head."""
 _FORWARD = 2
-"""Operations of a multiplication with a parameter and its addition."""
+"""Operations of a multiplication and addition."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class StepTime:
     """Forecast of a step's time without past runs.
 
     Attributes:
-        seconds: seconds of an optimizer step, all its micro-batches included.
-        basis: what it is computed from, as a part of a sentence.
+        seconds: of an optimizer step, all its micro-batches included.
+        basis: source, as a part of a sentence.
     """
 
     seconds: float
@@ -66,13 +65,13 @@ def step_operations(
 ) -> float:
     """Count the floating-point operations of the forward and the backward pass over a step's tokens.
 
-    Two for each parameter and token in the forward pass, two for the gradients of activations where the backward pass
-    comes, two for those of trained weights, and two more with checkpointing (arXiv 2001.08361, section 2.1, and
-    1604.06174, section 4); attention scores by the length of the examples; and the output head for the tokens in the
-    loss. The encoder of images is counted by its patches.
+    Two for each parameter and token in the forward pass, two for the gradients of activations that the backward pass
+    reaches, two for those of trained weights, and two more with checkpointing (arXiv 2001.08361, section 2.1, and
+    1604.06174, section 4); attention scores by the length of the examples; the output head for the tokens in the loss;
+    the encoder of images by its patches.
 
     Args:
-        longest: tokens of an example, on average; its last query sees them all.
+        longest: mean tokens of an example; its last query attends to all of them.
     """
     model, training = step.sizes.model, step.training
     matrices = model.layers * model.inner * model.hidden
@@ -88,16 +87,13 @@ def step_operations(
 
 
 def _reached(step: PlannedStep) -> float:
-    """Share of the layers that the backward pass comes to, from 0 to 1."""
+    """Share of the layers that the backward pass reaches."""
     layers = step.sizes.model.layers
     return (layers - step.training.first) / max(1, layers)
 
 
 def _encoder_operations(step: PlannedStep) -> float:
-    """Operations of the encoder of images over a micro-batch, as of a decoder's matrices.
-
-    A frozen one has a forward pass only. Each micro-batch counts as the one with most patches.
-    """
+    """Operations of the encoder of images; each micro-batch counts as the one with most patches."""
     encoder, training = step.sizes.encoder, step.training
     if encoder is None:
         return 0.0
@@ -106,7 +102,7 @@ def _encoder_operations(step: PlannedStep) -> float:
 
 
 def threads_of_process(config: RunConfig) -> int:
-    """Compute threads of each process of a run on a CPU, which share its cores as its launcher divides them."""
+    """Compute threads of each process of a run on a CPU."""
     if config.launch.threads or "LOCAL_RANK" in os.environ:  # a trainer, whose launcher has divided them
         return config.launch.threads or default_threads()
     return max(1, default_threads() // config.launch.num_processes)
@@ -115,23 +111,16 @@ def threads_of_process(config: RunConfig) -> int:
 def step_seconds(
     config: RunConfig, step: PlannedStep, tokens: float, longest: float, *, checkpointing: bool
 ) -> StepTime:
-    """Forecast the seconds of an optimizer step from its arithmetic and the speed of matrix products.
-
-    The constants of this module are rough, fitted to runs of `benchmarks.estimate_times` on two cores with AMX. The
-    first run on a machine measures their error, and later forecasts are corrected by it, see
-    `llf_core.estimate.past_runs`. The speeds of a CPU are timed and kept, see `cpu_probe`.
+    """Forecast the seconds of an optimizer step.
 
     The sum of four times: the operations of `step_operations` divided by the speed of matrix products; constants for
     each micro-batch, layer and example; on a CPU what is not a product, by the speed of sums; and the bytes that the
-    update moves divided by the memory's speed.
+    update moves divided by the memory's speed. The constants of this module are fitted to runs of
+    `benchmarks.estimate_times` on two cores with AMX; past runs correct them, see `llf_core.estimate.past_runs`.
 
     Args:
-        config: for the number of micro-batches, quantization, method, stage and `threads`.
-        tokens: tokens of an optimizer step, on average.
-        longest: tokens of an example, on average: what attention sees.
-
-    Returns:
-        The seconds, and what the speed is known from.
+        tokens: mean tokens of an optimizer step.
+        longest: mean tokens of an example.
     """
     kind = step.device.kind
     threads = threads_of_process(config)

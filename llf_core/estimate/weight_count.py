@@ -1,4 +1,4 @@
-"""The number of trained parameters of a config, from file headers alone."""
+"""Counts trained parameters from file headers alone."""
 
 from __future__ import annotations
 
@@ -15,24 +15,17 @@ if TYPE_CHECKING:
 
 
 def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
-    """Count the parameters that a config trains: they determine gradients, optimizer state and checkpoints.
-
-    Returns:
-        The number; None for a method that cannot say without the model.
-    """
+    """Number of parameters that a config trains; None for a method that cannot say without the model."""
     parameters = method_of(config).trained_parameters
     found = None if parameters is None else parameters(config, weights)
     return None if found is None else found + new_token_parameters(config, weights)
 
 
 def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
-    """Count the parameters that are trained for new tokens, in the embedding and in an output head of its own.
+    """Number of parameters that are trained for new tokens, in the embedding and in an untied output head.
 
     Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole, of
-    which `trained_weights` may have counted the old rows.
-
-    Returns:
-        The number; 0 without new tokens, or where the tokens or the file that lists them cannot be read.
+    which `trained_weights` may have counted the old rows. 0 if the tokens cannot be read.
     """
     try:
         tokens = len(requested_tokens(config)) if adds_tokens(config) else 0
