@@ -44,7 +44,6 @@ def answer(
     Args:
         folder: run with `output/`.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
-        progress: called with a description, the number of generated tokens, and the maximum number.
 
     Raises:
         FileNotFoundError: the run has no result yet.
@@ -115,12 +114,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     *,
     trust: bool = False,
 ) -> list[Answer]:
-    """Call `answer` in a child process: the caller loads neither a model nor torch.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-        trust: whether to allow Python code of the model and the run.
-    """
+    """Call `answer` in a child process: the caller loads neither a model nor torch."""
     given = [f"--tokens={max_new_tokens}", "--", run_id, *prompts]
     made = worker_process.run_in_child(MODULE, *given, home=home, progress=progress, trust=trust, of=run_id)
     return [Answer(**row) for row in made]

@@ -24,12 +24,7 @@ GENERATED = ("rouge", "bleu")
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """An evaluation as a config file describes it.
-
-    Attributes:
-        options: arguments of `llf_core.evaluation.evaluate.evaluate` that the file gives.
-        save_dir: folder that gets the results besides that of the model.
-    """
+    """An evaluation as a config file describes it; `options` are arguments of `evaluate`."""
 
     target: Target
     options: dict[str, Any]

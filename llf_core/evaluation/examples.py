@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizedPart:
-    """A sequence of tokens that the model reads at once.
-
-    Attributes:
-        ids: `[seq]`.
-        labels: `[seq]`, -100 where a token is not in the loss.
-    """
+    """A sequence of tokens that the model reads at once, with labels, -100 where a token is not in the loss."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -101,7 +96,6 @@ def read_validation(
 
     Args:
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
-        progress: called with a data set's name and the number of records read so far.
         processor: of a model that takes images or sound too.
 
     Raises:
@@ -140,13 +134,11 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
     """Read data sets, rendered, masked and truncated as in training.
 
     Args:
-        names: as in `dataset`.
         run: config that decides how examples are rendered; None for defaults.
         template: name of the chat template if there is no run; None for the tokenizer's own.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         dataset_dir: folder of named data sets; None for that of the run.
         held: data set and number of the records that are read; None for all.
-        progress: called with a data set's name and the number of records read so far.
         processor: of a model that takes images or sound too.
     """
     most = limit if held is None else None

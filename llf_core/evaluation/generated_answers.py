@@ -23,7 +23,6 @@ class GeneratedAnswer:
 
     Attributes:
         text: without thinking, with calls as JSON after it; None if the prompt is too long or the template refuses it.
-        tokens: number of tokens of prompt and answer.
         problem: why there is no text; empty otherwise.
     """
 
@@ -43,11 +42,7 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
 ) -> list[GeneratedAnswer]:
     """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
 
-    At the end the engine drops its prefix cache.
-
-    Args:
-        adapter: name of a loaded adapter; None for the base model.
-        json_schema: schema that the answers follow; None for free text.
+    At the end the engine drops its prefix cache. `json_schema` is a schema that the answers follow.
     """
     requests = [
         ChatRequest(

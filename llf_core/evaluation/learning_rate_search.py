@@ -41,12 +41,7 @@ CONFIG = "config.yaml"
 
 
 class _BranchItem(TypedDict):
-    """A branch, printed by the child process.
-
-    Attributes:
-        losses: loss of each step; None for one that is not finite.
-        untrained: loss of the untrained model on the same batches.
-    """
+    """A branch, printed by the child process; losses that are not finite are None."""
 
     rate: float
     losses: list[float | None]
@@ -60,9 +55,7 @@ class LearningRateSearch:
     Attributes:
         learning_rate: the proposed learning rate; None if there is none, which `reason` explains.
         notes: source of the rule and caveats, a sentence each.
-        branches: one for each rate, in ascending order of the rates.
         forecast: expected seconds of all steps, forecast before the start; None if unknown.
-        seconds: seconds it took, with loading.
     """
 
     learning_rate: float | None
@@ -137,8 +130,6 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
         say: called with the forecast of the time, as a sentence, before anything is loaded; None if nobody listens.
-        progress: called with a description, the number of steps done and the total. An exception in it, such as an
-            interrupt, ends the process and is raised.
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have.

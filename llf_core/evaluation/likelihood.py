@@ -32,13 +32,7 @@ MIN_SHARE = 1 / 8
 
 @dataclass(frozen=True)
 class PartLosses:
-    """Losses of a sequence.
-
-    Attributes:
-        places: positions in the sequence of the tokens whose loss was measured.
-        losses: loss of each in nats.
-        correct: whether each is the most likely token.
-    """
+    """Losses of a sequence in nats, by the positions of its measured tokens."""
 
     places: tuple[int, ...]
     losses: tuple[float, ...]

@@ -24,7 +24,6 @@ class LoadedTarget:
     """A target that can be measured now.
 
     Attributes:
-        adapters: the loaded adapters of the base model.
         adapter: name of the target's adapter there; None for the base model.
         engine: generates its replies; None if nothing is generated.
     """

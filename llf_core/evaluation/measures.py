@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredMeasure:
-    """A measure whose statistics follow from the examples of a result.
-
-    Attributes:
-        statistics: sufficient statistics of examples, of shape `[examples, statistics]`; zeros where there are none.
-    """
+    """A measure by sufficient statistics `[examples, statistics]` of examples; zeros where there are none."""
 
     measure: Measure
     statistics: Callable[[Sequence[ExampleResult]], Numbers]

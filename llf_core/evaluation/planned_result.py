@@ -43,11 +43,7 @@ class PlannedResult:
 
 
 def loading_of(target: Target, template: str | None) -> RunConfig:
-    """The settings with which the base model of a target is loaded.
-
-    Args:
-        template: name of the chat template of its run, so that the base reads the same prompts; None for its own.
-    """
+    """The settings with which the base model of a target is loaded, with the chat template of its run if not None."""
     loading = loading_config(target.config)
     if template is None:
         return loading
@@ -61,12 +57,7 @@ def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
 
 
 def named_target(target: Target, model_folder: Path, rendering: str) -> EvaluatedTarget:
-    """A target as a result stores it.
-
-    Args:
-        model_folder: folder of its base model.
-        rendering: equal where the same text becomes the same tokens.
-    """
+    """A target as a result stores it; `rendering` is equal where the same text becomes the same tokens."""
     weights = weights_key(target, model_folder, rendering)
     return EvaluatedTarget(target.name, target.label, target.run_id, target.step, target.base, weights)
 

@@ -39,13 +39,7 @@ def data_text(result: EvaluationResult, name: str) -> str:
 
 @dataclass(frozen=True)
 class ComparedResult:
-    """A result beside the first one.
-
-    Attributes:
-        differences: its difference from the first result by metric; empty if both are of other examples.
-        pairs: the examples of both; empty as above.
-        judged: its win rate against the first result by each judge whose verdicts are stored.
-    """
+    """A result beside the first one, without differences and pairs if both are of other examples."""
 
     result: EvaluationResult
     differences: dict[str, Difference]

@@ -25,12 +25,8 @@ class EvaluationRequest:
         metrics: names of metrics of generated answers; empty to measure losses alone.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         dataset_dir: folder of named data sets; None for that of the run.
-        code: folder with the source of metrics that are functions.
         again: whether targets are measured again that have a result already.
-        tasks: names of tasks of lm-eval, or files and folders of tasks.
         n_shot: number of solved examples in the prompt of a task; None for the task's own.
-        seed: of the choice of these examples.
-        hub: whether the data of tasks may be downloaded.
     """
 
     targets: tuple[Target, ...]

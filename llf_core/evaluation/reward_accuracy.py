@@ -32,12 +32,10 @@ MODULE = "llf_core.evaluation.reward_accuracy"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of a reward model.
+    """Accuracy of a reward model, with its 95 % interval (Wilson).
 
     Attributes:
         accuracy: fraction of pairs whose chosen completion has the higher reward; equal rewards count as wrong.
-        low: lower bound of its 95 % interval (Wilson).
-        high: upper bound of the interval.
         margin: mean reward of the chosen completions minus that of the rejected ones.
         dropped: number of unusable records by reason.
     """
@@ -74,15 +72,7 @@ def reward_accuracy(
         reward_model: see `llf_core.models.reward_model_loading.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets; None for `data`.
-        most: maximum number of pairs, taken from the beginning; None for all.
-
-    Raises:
-        ValueError: `most` is below 1.
-        ModelError: the reward model does not exist or is no reward model, its chat template refuses a conversation, or
-            a score is not finite.
-        DataError: the data set does not exist, has no pairs, or no usable ones.
-        ConfigError: `data` or `dataset_dir` is not valid in a config.
-        UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
+        most: maximum number of pairs, at least 1, taken from the beginning; None for all.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model_files import config_of_run
@@ -192,12 +182,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     progress: Progress = worker_process.no_progress,
     trust: bool = False,
 ) -> Accuracy:
-    """Call `reward_accuracy` in a child process: the caller loads neither a model nor torch.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-        trust: whether to allow Python code of the model and the run.
-    """
+    """Call `reward_accuracy` in a child process: the caller loads neither a model nor torch."""
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     named = ["--", reward_model, data]

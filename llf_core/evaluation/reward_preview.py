@@ -58,14 +58,11 @@ class RewardPreview:
 
     Attributes:
         statistics: of each reward function, and of their sum under the name `reward`, which is the last one.
-        completions: all sampled completions, in the order of their prompts.
         equal_groups: number of prompts whose completions all have the same reward, from which GRPO and RLOO learn
             nothing.
         groups: number of prompts with at least two completions that have a reward.
-        sampling_seconds: without loading.
         planned_completions: number of completions that the run would sample; None if unknown.
         seconds: seconds that sampling and scoring these would take; None if unknown.
-        notes: warnings, a sentence each.
     """
 
     statistics: tuple[RewardStatistics, ...]
@@ -142,8 +139,6 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
         group_size: completions of each prompt, 2 to 1,000; None for `num_generations`, or 4 for `ppo`.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
-        progress: called with a description, the number of completions done and the total. An exception in it, such as
-            an interrupt, ends the process and is raised.
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have; a reward function does

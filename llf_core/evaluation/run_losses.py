@@ -53,12 +53,6 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
     Raises:
         FileNotFoundError: the run has no result yet.
         ValueError: the run has no evaluation data, and `data` is None.
-        ConfigError: the run's config is no longer valid.
-        UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
-        ModelError: the base or a reference model no longer exists or fits.
-        DataError: the data set is missing, empty or of another kind.
-        DoesNotFitError: a single evaluation example does not fit into memory.
-        StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -141,12 +135,7 @@ def _with_code(run: RunFolder, new: RunFolder) -> None:
 
 
 def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None, *, trust: bool = False) -> Losses:
-    """Call `losses` in a child process: the caller loads neither a model nor torch.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-        trust: whether to allow Python code of the model and the run.
-    """
+    """Call `losses` in a child process: the caller loads neither a model nor torch."""
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 

@@ -41,12 +41,10 @@ class PairwiseComparison:
 
 @dataclass(frozen=True)
 class WinRate:
-    """Win rate of a run's result against its base model.
+    """Win rate of a run's result against its base model, with its 95 % interval (Wilson).
 
     Attributes:
         rate: fraction of prompts at which the tuned model's completion has the higher reward; a tie counts one half.
-        low: lower bound of its 95 % interval (Wilson).
-        high: upper bound of the interval.
         wins: number of prompts that the tuned model wins.
         base: mean reward of the base model's completions.
         tuned: mean reward of the tuned model's completions.
@@ -97,17 +95,10 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
             completion.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         most: maximum number of evaluation examples, at least 1, taken from the beginning.
-        progress: called with a description, the number done and the total.
 
     Raises:
         FileNotFoundError: the run has no result yet.
-        ModelError: the result generates no text, the base no longer exists, or the reward model does not exist, is no
-            reward model, has a chat template that refuses a conversation, or gives a score that is not finite.
-        DataError: `prompts` is None and the run has no evaluation data to read; the chat template is missing or exceeds
-            its limits; or the tokenizer fails on a text.
         ValueError: `prompts` is empty, or `most` is below 1.
-        ConfigError: the run's config is no longer valid.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
     """
     from llf_core.models.reward_model_files import find_reward_model
     from llf_core.models.reward_model_loading import load_reward_model
@@ -184,12 +175,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     progress: Progress = worker_process.no_progress,
     trust: bool = False,
 ) -> WinRate:
-    """Call `win_rate` in a child process: the caller loads neither a model nor torch.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-        trust: whether to allow Python code of the model and the run.
-    """
+    """Call `win_rate` in a child process: the caller loads neither a model nor torch."""
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
     made = worker_process.run_in_child(

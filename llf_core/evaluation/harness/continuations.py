@@ -39,12 +39,7 @@ CLOSE_16_BITS = 0.1
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """Score of a continuation.
-
-    Attributes:
-        logprob: sum of the log-probabilities of its tokens, in nats.
-        greedy: whether each of its tokens is the most likely one.
-    """
+    """Sum of the log-probabilities of a continuation in nats, and whether all its tokens are the most likely."""
 
     logprob: float
     greedy: bool

@@ -42,7 +42,6 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     Args:
         engine: has no open request of anybody else between two calls.
         adapter: name of a loaded adapter; None for the base model.
-        tell: called with a description, the number of requests done and their total.
 
     Attributes:
         tokens: number of tokens of prompts and replies, and of the sequences that were scored, before any are shared.
@@ -95,11 +94,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Token ids of a text, as lm-eval's `HFLM` has them, with a single BOS token.
-
-        Args:
-            add_special_tokens: None for the tokenizer's own way.
-        """
+        """Token ids of a text, as lm-eval's `HFLM` has them, with a single BOS token."""
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}

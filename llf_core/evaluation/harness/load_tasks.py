@@ -67,12 +67,10 @@ def load_tasks(
     Args:
         names: lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run Python
             code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as `llf_offline`.
+            A tag, a folder and a group without a common value give several tasks.
         n_shot: number of solved examples in a prompt; None for each task's own. Tasks with none by definition keep it.
         seed: of the choice of these examples, as a part of the fingerprint: `set_seed` sets it.
         limit: maximum number of examples of each task; None for all.
-
-    Returns:
-        The tasks. A tag, a folder and a group without a common value give several.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     found: list[LoadedTask] = []

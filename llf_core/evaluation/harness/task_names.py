@@ -24,12 +24,7 @@ def check_lm_eval() -> None:
 
 
 def task_name(name: str | Path) -> str:
-    """Absolute path of a file or folder, else lm-eval's name of a task.
-
-    Args:
-        name: a task of lm-eval, of LLaMA-Factory or of LLF; or a file or folder: a `Path`, or a text with `/` or the
-            suffix `.yaml`.
-    """
+    """Absolute path of a file or folder (a `Path`, or with `/` or `.yaml`), else lm-eval's name of a task."""
     path = expanded(name)
     if isinstance(name, Path) or path.suffix in {".yaml", ".yml"} or "/" in name:
         return str(path.absolute())

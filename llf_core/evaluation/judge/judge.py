@@ -38,11 +38,8 @@ class Judge:
     It is plain JSON and holds no secret: of the key of an endpoint only the name of its environment variable.
 
     Attributes:
-        rubric: what makes an answer better.
         target: the model; None for an endpoint.
         url: base URL of the endpoint, such as `https://api.openai.com/v1`.
-        model: name of the endpoint's model.
-        key_variable: environment variable with the endpoint's key.
         timeout: seconds that one answer of the endpoint may take.
     """
 

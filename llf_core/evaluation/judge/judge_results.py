@@ -48,11 +48,7 @@ class AskedPair:
 
 
 def judge_key(judge: Judge, weights: str = "") -> str:
-    """Key of the same model, asked in the same way, by which stored verdicts are found again.
-
-    Args:
-        weights: see `weights_key`; empty for an endpoint.
-    """
+    """Key of the same model, asked in the same way; `weights` are those of `weights_key`, empty for an endpoint."""
     what = [judge.url, judge.model, weights, judge.rubric, SCHEMA, MAX_TOKENS]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
@@ -65,7 +61,6 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
 
     Args:
         folders: folders of at least two results of the same examples, the first model's first.
-        progress: called with a description, the number of pairs done and their total.
     """
     if judge.target is None:
         _with_endpoint(judge, folders, progress)

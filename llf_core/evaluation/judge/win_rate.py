@@ -24,12 +24,11 @@ EVEN = 0.5
 
 @dataclass(frozen=True)
 class JudgedWinRate:
-    """The win rate of a model against another one by a judge.
+    """The win rate of a model against another one by a judge, with its 95 % interval over the examples.
 
     Attributes:
-        rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
-        low: lower bound of its 95 % interval over the examples; NaN without a verdict, or with a single tie.
-        high: upper bound of the interval; NaN likewise.
+        rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict, as `low` and
+            `high`, which also need more than a single tie.
         ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
         compared: number of pairs with a verdict in both orders of different answers.
         flipped: how many of these have another verdict in the other order.
@@ -115,13 +114,7 @@ def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> dict
 
 @dataclass(frozen=True)
 class StoredWinRate:
-    """A win rate, with the model that the judged one was compared with.
-
-    Attributes:
-        base: name of that model; empty if unknown.
-        weights: `EvaluatedTarget.weights` of that model; empty if unknown.
-        judge: key of the judge, equal for the same model with the same rubric.
-    """
+    """A win rate, with name and weights (`EvaluatedTarget.weights`) of the model that was compared with."""
 
     base: str
     weights: str
