@@ -70,10 +70,6 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
     Its largest singular values (Eckart and Young, 1936), from the QR factors of `B` and `Aᵀ`, whose core is `[rank,
     rank]`.
 
-    Args:
-        folder: a new folder; its parent is made.
-        progress: called with a description of the work, the number of layers done and their total.
-
     Raises:
         ExportError: the folder holds no plain LoRA, an alpha is not valid, the rank is not positive or not below its
             own, or the destination is not empty.
@@ -104,10 +100,6 @@ def extract_adapter(
     base: Path, tuned: Path, folder: Path, rank: int, progress: Progress = lambda *_: None
 ) -> RankError:
     """Write the difference of two whole models as a LoRA, by randomized SVD (arXiv 0909.4061, algorithms 4.4 and 5.1).
-
-    Args:
-        folder: a new folder; its parent is made.
-        progress: called with a description of the work, the number of weights done and their total.
 
     Raises:
         ExportError: a folder holds no weights in safetensors, the models have other shapes or no linear layer in which

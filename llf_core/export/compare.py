@@ -70,12 +70,7 @@ def compare_scores(
     dtype: str,
     written: Sequence[Tensor] | None = None,
 ) -> list[ReceiptCheck]:
-    """All checks of a reward model, as `compare_all`; scores of a single conversation fail, see `logits_check`.
-
-    Args:
-        reference: its logits are scores `[1, 1]`.
-        written: scores `[1, 1]` of the live model after it was rounded to `dtype`.
-    """
+    """All checks of a reward model, as `compare_all`, on scores `[1, 1]`; those of a single conversation fail."""
     checks = [_load_check(found)]
     if not checks[0].passed:
         return checks
@@ -118,7 +113,6 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
         expected: logits for each prompt `[N, V]`, float32: N positions, V tokens.
         found: the same of another program; columns that only one side has, as padding of the vocabulary, are ignored.
         share: limit as a share of the standard deviation of all values of `expected`.
-        by: program and version that computed `found`.
     """
     import torch
 
@@ -202,9 +196,7 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
 def _is_tie(live: Tensor, made: Tensor, answer: Sequence[int], at: int, token: int) -> bool:
     """Whether the margin between two tokens of the live model is within the error of what was written.
 
-    Args:
-        live: logits `[N, V]` at the end of prompt and answer; the row before a token predicts it.
-        at: index of the first other token.
+    The row of logits `[N, V]` before a token predicts it; `at` is the index of the first other token.
     """
     row = live.shape[0] - 1 - len(answer) + at
     if row < 0 or live.shape[0] != made.shape[0] or token >= live.shape[1]:

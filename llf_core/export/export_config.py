@@ -19,12 +19,7 @@ DTYPES = ("float16", "bfloat16", "float32")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """An export as a config file describes it.
-
-    Attributes:
-        target: the last adapter on the base into which the others are merged.
-        arguments: arguments of `export`, as far as the config has them.
-    """
+    """An export as a config file describes it; `arguments` are those of `export`."""
 
     target: Target
     arguments: dict[str, Any]
@@ -34,9 +29,6 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
     """Read a config file of an export, YAML or JSON, as LLaMA-Factory has them.
 
     The keys of calibration data have no effect, since the format gptq rounds to nearest.
-
-    Args:
-        overrides: `key=value`, as on a command line; they replace the file's values.
 
     Raises:
         ExportError: the file, or a key `export_*`, has a value that is not valid or not supported.

@@ -75,12 +75,7 @@ class TurnTexts:
     tools: ToolTexts | None = None
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
-        """The text of a conversation that an answer follows, as the Go template renders it.
-
-        Args:
-            messages: messages with `role` and `content`; the assistant's may have `tool_calls` instead.
-            tools: functions that may be called, as JSON schemas.
-        """
+        """The text of a conversation that an answer follows, as the Go template renders it; tools are JSON schemas."""
         system = next((one["content"] for one in messages if one["role"] == "system"), None)
         text = self._head(system, tools or [])
         for one in messages:
@@ -227,10 +222,8 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
     Args:
         from_: what follows FROM: `.` for a folder of safetensors, or a GGUF file.
         tokenizer: its chat template is left out if it has no Go template.
-        stops: token ids that end an answer.
         context: number of tokens that the model was made for, of which `num_ctx` gets at most `CONTEXT`; None if
             unknown.
-        adapter: a GGUF adapter that is applied to the model; empty for none.
     """
     lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile"]
     if adapter:

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, int], object]) -> Receipt:
-    """Export into a folder, and write the receipt there.
-
-    Args:
-        progress: called with a description of the work, the number of steps done and their total.
-    """
+    """Export into a folder, and write the receipt there."""
     from llf_core.export.card import write_card
     from llf_core.export.reward_source import RewardSource
     from llf_core.export.source import ExportSource

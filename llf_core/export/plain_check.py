@@ -58,11 +58,7 @@ def check_config(path: Path) -> None:
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
-    """The text of each conversation by the chat template; None if it refuses it.
-
-    Args:
-        conversations: messages, tools, and whether the header of an answer follows.
-    """
+    """Text of each conversation by the chat template; None if it refuses the messages."""
     found = []
     for one in conversations:
         try:
@@ -92,11 +88,7 @@ def step(done: int, total: int) -> None:
 
 
 def answers(model: Any, job: dict[str, Any], total: int) -> list[list[int]]:
-    """Token ids of the greedy answer to each prompt.
-
-    Args:
-        job: has `prompts` (token ids), `max_new_tokens` and `padding` (id of the padding token).
-    """
+    """Token ids of the greedy answer to each prompt of a job."""
     import torch
 
     found = []
@@ -118,17 +110,10 @@ def answers(model: Any, job: dict[str, Any], total: int) -> list[list[int]]:
 
 
 def measured(job: dict[str, Any]) -> dict[str, Any]:
-    """What plain transformers computes with an export, or the error; logits are written to their file.
+    """What plain transformers computes with an export: attributes of `PlainResult`, or the error.
 
-    The file has for each sequence the float32 logits `[N, V]` at its last N positions, or of a classifier its score
-    `[1, 1]`.
-
-    Args:
-        job: what to load and compute, as `plain_program` writes it.
-
-    Returns:
-        The attributes of `PlainResult` but its logits, as far as they were computed, and `llf`: modules of LLF that
-        were imported, which must be none.
+    Logits go to their file: for each sequence float32 `[N, V]` at its last N positions, or of a classifier its score
+    `[1, 1]`. `llf` lists modules of LLF that were imported, which must be none.
     """
     result: dict[str, Any] = {}
     try:

@@ -26,11 +26,7 @@ JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
 
 
 def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None, step: Step = no_step) -> PlainResult:
-    """Load an export in a process without LLF, and compute what `Reference` has.
-
-    Args:
-        base: folder of the base, if the export is an adapter.
-    """
+    """Load an export (an adapter over `base`) in a process without LLF, and compute what `Reference` has."""
     return run_plain_on(source, [folder], base=base, step=step)[0]
 
 

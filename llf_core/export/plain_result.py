@@ -9,16 +9,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlainResult:
-    """What plain transformers computed with an export.
+    """What plain transformers computed with an export, as in `Reference`.
 
     Attributes:
         error: why it could not be loaded or computed; empty if it could.
         missing: names of weights that the files lack.
-        template: source of the chat template.
-        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
-        tokens: token ids of each of `TEXTS`.
-        stops: token ids that end an answer.
-        answers: token ids of the greedy answers.
     """
 
     by: str

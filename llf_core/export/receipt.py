@@ -27,9 +27,7 @@ class ReceiptCheck:
     """A comparison of what was written with the model that was exported.
 
     Attributes:
-        name: what was compared, e.g. `logits`.
         limit: the largest value that passes; None where both sides must be equal, or where a loss is only measured.
-        unit: of `measured` and `limit`, e.g. `nats`.
         by: program and version that read the files.
         detail: what was found, as a sentence; empty where the numbers say it.
     """
@@ -68,7 +66,6 @@ class Receipt:
         files: written files but the receipt: `bytes` and `sha256` by path relative to the folder.
         table: one row for each quantization: `quantization`, `bytes`, `kl` (nats) and `changed_greedy` (share of
             tokens); of GGUF files `perplexity` and `tokens_per_second` too, and the same measured by transformers.
-        made: time, as ISO 8601.
     """
 
     format: str

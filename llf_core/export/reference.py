@@ -24,11 +24,9 @@ class Reference:
     Attributes:
         prompts: token ids of each prompt.
         answers: token ids of the greedy answer to each prompt.
-        logits: for each prompt `[N, V]` float32: the logits of V tokens at the last N positions of the prompt with its
-            answer, N at most `MAX_POSITIONS`.
+        logits: for each prompt `[N, V]` float32, at the last N positions (up to `MAX_POSITIONS`) of it with its answer.
         tokens: token ids of each of `TEXTS`.
         rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
-        template: source of the chat template.
         stops: token ids that end an answer.
     """
 
@@ -49,11 +47,7 @@ class Reference:
 def measure_reference(
     model: object, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int, int], object]
 ) -> Reference:
-    """Measure a model in evaluation mode on the probes of `export.probes`; logits are `[N, V]`.
-
-    Args:
-        progress: called with a description of the work, the number of steps done and their total.
-    """
+    """Measure a model in evaluation mode on the probes of `export.probes`; logits are `[N, V]`."""
     what = "Measuring the live model"
     total = 2 * len(PROMPTS)
     prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
@@ -106,11 +100,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -> str | None:
-    """Text of a conversation by the chat template; None if that is missing, ambiguous or refuses it.
-
-    Args:
-        conversation: as in `CONVERSATIONS`.
-    """
+    """Text of one of `CONVERSATIONS` by the chat template; None if that is missing, ambiguous or refuses it."""
     if not tokenizer.chat_template:
         return None
     arguments = {"tools": conversation.get("tools"), "add_generation_prompt": conversation["add_generation_prompt"]}

@@ -50,11 +50,8 @@ class ExportRequest:
 
     Attributes:
         adapters: adapters on the target's base, the target's own among them; empty for a whole model.
-        combination: one of `COMBINATIONS`.
         density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1].
-        dtype: of written weights, one of `DTYPES`.
         rank: rank of the LoRA into which another PEFT adapter is converted; None to keep its type.
-        quantizations: for formats that have several.
         device: one of `DEVICES`: `cpu`, or `auto` for a GPU if there is one.
         keep_failed: whether to keep an export that failed its receipt, as `<name>.failed`.
     """

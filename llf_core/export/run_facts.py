@@ -18,12 +18,7 @@ RESULTS = 5
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is shown of a run.
-
-    Attributes:
-        curve: steps with the values of `NAMES` that were logged there.
-        evaluations: the newest readable results, at most `RESULTS`.
-    """
+    """Curve (values of `NAMES` by step) and newest evaluations (at most `RESULTS`) of a run."""
 
     config: RunConfig
     curve: list[tuple[int, dict[str, float]]]

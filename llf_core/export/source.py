@@ -65,11 +65,8 @@ class ExportSource:
 
     Attributes:
         model: the live model: a transformers model, or a `PeftModel` with the adapters active. `release` removes it.
-        processor: its processor; None for a model of text.
         compute_dtype: dtype in which the model computes, e.g. `float32`; what was written is computed in it too.
-        loader: name of transformers' class that loads the model.
         merged_before: adapters that were merged into the base before those of the export.
-        reference: what was measured of the live model.
         merging: the comparison of the merged model with the live one; None where nothing was merged.
         written: logits after the model was changed to what is written, such as rounded to a dtype, of the shapes of
             `Reference.logits`; None before.
@@ -159,11 +156,7 @@ class ExportSource:
         )
 
     def load_lines(self, base: Path | None = None) -> str:
-        """Python lines of the card that load the export in its folder.
-
-        Args:
-            base: folder of an adapter's base, in place of its public name.
-        """
+        """Python lines of the card that load the export in its folder, an adapter over its public base or `base`."""
         adapter = self.request.format == "adapter"
         given = self.classifier_arguments
         labels = None if given is None else ", ".join(f"{key}={value!r}" for key, value in given.items())

@@ -77,10 +77,7 @@ class GgufAdapterFormat(ExportFormat):
     def verify(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[ReceiptCheck]:
-        """Apply the adapter to its base in llama.cpp, and compare both with the live model. The base is then removed.
-
-        The checks are those of `check_base` without the chat template, which an adapter does not have.
-        """
+        """Apply the adapter to its base in llama.cpp, compare both with the live model, and remove the base."""
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure
 

@@ -76,9 +76,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
     """Convert a model folder to a GGUF file.
 
     Args:
-        model: folder with safetensors, config, tokenizer and chat template.
         dtype: of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
-        name: name in the file's metadata; empty for none.
         stops: ids of the tokens that end an answer. GGUF has room for three.
         sentencepiece: the base's `tokenizer.model`, which transformers does not save.
 

@@ -56,10 +56,8 @@ def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
 def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
     """SentencePiece vocabulary of `size` tokens that splits text as a `tokenizer.json` with byte fallback does.
 
-    SentencePiece joins the pair whose piece has the highest score first; a BPE the pair that was merged first.
-
-    Args:
-        size: number of rows of the embedding. Rows without a token become unused tokens.
+    SentencePiece joins the pair whose piece has the highest score first; a BPE the pair that was merged first. Rows of
+    the embedding without a token become unused tokens.
 
     Raises:
         FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
@@ -85,11 +83,7 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
 
 def prepare(job: dict[str, Any]) -> None:
-    """Import the converter and correct it as the first lines of this file say. Its folder leads `sys.path` then.
-
-    Args:
-        job: has `tool` (folder of the converter), `model` (folder) and `stops` (token ids).
-    """
+    """Import the converter and correct it as the first lines of this file say. Its folder leads `sys.path` then."""
     sys.path.insert(0, job["tool"])
     model = Path(job["model"])
     import gguf

@@ -47,7 +47,6 @@ class LlamaCpp:
 
     Args:
         length: maximum number of tokens of a sequence.
-        adapter: GGUF file of a LoRA that is applied to it.
 
     Raises:
         ExportError: llama.cpp cannot load the file.
@@ -105,10 +104,9 @@ class LlamaCpp:
         return [token for token in tokens if lib.llama_vocab_is_eog(self._vocabulary, token)]
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Split a text without lone surrogates into tokens; names of special tokens become these tokens.
+        """Split a text without lone surrogates into tokens, names of special tokens too.
 
-        Args:
-            special: whether to add what the file prescribes at the beginning and end, such as BOS.
+        `special` adds what the file prescribes at the beginning and end, such as BOS.
         """
         data = text.encode("utf-8")
         room = len(data) + 16

@@ -34,7 +34,6 @@ def read_back(
 
     Args:
         job: of `receipt.job_of`.
-        answer: gives the greedy answer to a prompt, both as token ids.
 
     Returns:
         `template` (None for none), `stops` (token ids), `tokens` (ids of each text), `begun` (ids of a text with what
@@ -62,8 +61,6 @@ def measure(
     Args:
         job: of `receipt.job_of`. For the base, `answers` is None and `width` 0: its answers are generated, and its
             logits are written to `base`. Another file has the `answers_of_questions` and the `width` of the base.
-        answer: gives the greedy answer to a prompt, both as token ids.
-        step: called after each sequence.
 
     Returns:
         The attributes of `QualityLoss`, `answers_of_questions` (token ids), `width` (size of the vocabulary),

@@ -59,11 +59,7 @@ class QualityLoss:
 
 
 def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], path: Path) -> int:
-    """Write the logits of the base for a probe, float32 `[rows, vocabulary]`, and return the vocabulary's size.
-
-    Args:
-        logits: gives logits `[tokens - first, vocabulary]` of token ids, from a first position.
-    """
+    """Write the logits of the base for a probe, float32 `[rows, vocabulary]`, and return the vocabulary's size."""
     width = 0
     with path.open("wb") as file:
         for ids, first in probe.sequences:

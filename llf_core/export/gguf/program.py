@@ -94,9 +94,7 @@ def run(module: str, job: Mapping[str, Any], what: str, step: Step = no_step) ->
     Args:
         module: run with `python -m`: it takes the path of the job, and writes its result, a JSON object, to the path in
             the job's `result`; one with `error` says why it failed.
-        job: plain values, with `threads`, the number of compute threads.
         what: end of the sentence "The model was not …", for the error.
-        step: called with the number of steps done and their total, see `run_steps`.
 
     Raises:
         ExportError: the process failed, or wrote no result.

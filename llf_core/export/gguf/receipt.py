@@ -64,11 +64,7 @@ def _texts_of(source: ExportSource) -> list[str]:
 
 
 def measure(gguf: Path, job: dict[str, Any], step: Step = no_step) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure a file with llama.cpp: the row of the receipt's table, and all results.
-
-    Args:
-        job: of `job_of`; logits are written if it names a file for them.
-    """
+    """Measure a file with llama.cpp: the row of the receipt's table, and all results."""
     found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp", step)
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
 
@@ -80,9 +76,6 @@ def measure_again(
 
     Adds to `rows`. Leaves out files that transformers cannot read, and all where the weights in float32 take more than
     `MEMORY_SHARE` of the free memory.
-
-    Args:
-        job: of `job_of`, with the base's answers.
     """
     if parameters * FLOAT32_BYTES > MEMORY_SHARE * free_memory("cpu"):
         return []

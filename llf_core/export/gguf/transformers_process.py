@@ -49,14 +49,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure each file of a job, one after the other.
-
-    Args:
-        job: see `measure`, with `files` by quantization and `threads`.
-
-    Returns:
-        `by` (transformers with its version) and `rows` (results by quantization).
-    """
+    """Measure each file of a job, one after the other; returns `by` (the program) and `rows` (by quantization)."""
     import torch
     import transformers
 
