@@ -39,13 +39,7 @@ GRADIENT_SCALE = 1024.0
 
 @dataclass(frozen=True)
 class Terms:
-    """Parameters of the cross-entropy.
-
-    Attributes:
-        softcap: logits become `softcap * tanh(logits / softcap)`; None for none.
-        smoothing: label smoothing, in [0, 1].
-        weights: None for 1.
-    """
+    """Parameters of the cross-entropy: label smoothing in [0, 1], and `softcap * tanh(logits / softcap)`."""
 
     scale: float
     softcap: float | None
@@ -91,11 +85,9 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
 
 
 def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
-    """Apply scale and soft cap in place: `softcap * tanh(scale * z / softcap)` (Gemma 2, arXiv 2408.00118, section 2).
+    """Scale and cap logits `[rows, V]` in place: `softcap * tanh(scale * z / softcap)` (Gemma 2, arXiv 2408.00118).
 
-    Args:
-        logits: `[rows, V]`.
-        slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
+    `slope` `[rows, V]` receives the derivative of the soft cap.
     """
     if terms.scale != 1.0:
         logits.mul_(terms.scale)
@@ -131,13 +123,7 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
 
 
 class Chunks:
-    """Buffers of a pass over the rows, used for every chunk.
-
-    Args:
-        rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
-        weight: `[V, H]`, or None.
-        bias: `[V]`, or None.
-    """
+    """Buffers of a pass over rows `[N, H]`, or logits `[N, V]` without a weight, used for every chunk."""
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
         self.rows, self.weight, self.bias, self.terms = rows, weight, bias, terms
@@ -155,9 +141,7 @@ class Chunks:
     def logits(self, part: slice, rows: Tensor, gradient: Tensor | None) -> Tensor:
         """Compute the unscaled logits `[rows, V]` of a chunk into the shared buffer, which the next chunk overwrites.
 
-        Args:
-            rows: hidden states of the chunk, `[rows, H]`, or its logits `[rows, V]` without a weight.
-            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits.
+        Without a weight, `rows` are logits, and the buffer of the gradient `[N, V]` holds them.
         """
         count = part.stop - part.start
         if self.weight is None and gradient is not None:
@@ -277,13 +261,9 @@ def chunked(
 
 
 def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
-    """Accumulate `gradientᵀ @ rows`, `[V, H]`, in the dtype of `total`; the first chunk overwrites it.
+    """Accumulate `gradientᵀ @ rows` of tensors `[rows, V]` and `[rows, H]` in `total` `[V, H]`, in its dtype.
 
     In float32 part by part, where the product itself is computed in half precision.
-
-    Args:
-        gradient: `[rows, V]`.
-        rows: `[rows, H]`.
     """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)

@@ -101,13 +101,10 @@ def divergence_sum(
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Teacher of a distillation, and parameters of the divergence.
+    """Teacher of a distillation, and parameters of the divergence, see `divergence_sum`.
 
     Attributes:
         rows: hidden states `[N, K]` at the positions that count; logits `[N, V]` for a head without weight.
-        terms: parameters of the teacher's logits.
-        temperature: T, finite and above 0.
-        beta: β, in [0, 1].
     """
 
     rows: Tensor
@@ -130,14 +127,7 @@ class Divergence(Function):
         teacher: Teacher,
         record_losses: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """Compute the sum and all gradients, see `divergence_sum`.
-
-        Args:
-            rows: hidden states `[N, H]`, or logits `[N, V]`.
-            weight: `[V, H]`, or None.
-            bias: `[V]`, or None.
-            record_losses: called with the divergences `[N]`.
-        """
+        """Compute the sum and all gradients of rows `[N, H]`, or logits `[N, V]`, see `divergence_sum`."""
         # T² of the sum, 1/T of the logits.
         ctx.factor = teacher.temperature / terms.gradient_scale
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
@@ -159,11 +149,8 @@ def divergences(
 ) -> Tensor:
     """Compute the divergences `[N]`, times T², of all rows in the exact dtype, chunk by chunk in both models.
 
-    Args:
-        rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.
-        weight: `[V, H]`, or None.
-        bias: `[V]`, or None.
-        gradients: from `kernels.cross_entropy.allocate_gradients`; filled without a factor T.
+    The student has rows `[N, H]`, weight `[V, H]` and bias `[V]`, or logits `[N, V]`. `gradients` are filled without a
+    factor T.
     """
     theirs = Chunks(
         teacher.rows, _as(teacher.head.weight, teacher.terms), _as(teacher.head.bias, teacher.terms), teacher.terms
@@ -188,13 +175,9 @@ def divergences(
 
 
 def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool) -> Tensor:
-    """Divergences `[rows]` of a block, times T². If needed, the student's logits are replaced by their gradient.
+    """Divergences `[rows]` of a block of logits `[rows, V]`, times T²; the teacher's logits are overwritten.
 
-    The gradient is that of D with respect to the logits divided by T.
-
-    Args:
-        student: logits `[rows, V]`.
-        taught: the teacher's logits `[rows, V]`; overwritten.
+    If needed, the student's logits are replaced by the gradient of D with respect to the logits divided by T.
     """
     beta, temperature = teacher.beta, teacher.temperature
     for logits in (student, taught):

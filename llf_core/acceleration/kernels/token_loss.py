@@ -133,12 +133,7 @@ class CrossEntropy(Function):
     ) -> Tensor:
         """Compute the cross-entropy `[N]`, or its sum, and all gradients where the backward pass can scale them.
 
-        Args:
-            rows: hidden states `[N, H]`, or logits `[N, V]`.
-            weight: `[V, H]`, or None.
-            bias: `[V]`, or None.
-            targets: token ids `[N]`, int64.
-            record_losses: called with the cross-entropies `[N]`.
+        Arguments are as in `kernels.cross_entropy.cross_entropies`: rows `[N, H]` or logits `[N, V]`.
         """
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]

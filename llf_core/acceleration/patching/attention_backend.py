@@ -73,11 +73,8 @@ def marked_mask(
 ) -> Tensor:
     """Create the mask of `sdpa`, `[batch, 1, queries, keys]`, never skipped, with an attribute `window`.
 
-    A layer that does not receive its window as an argument shows it only here.
-
-    Args:
-        local_size: size of its window or of its chunks; None for a layer without one.
-        use_vmap: set where a model has masking rules of its own; the window is then "unknown".
+    That is "unknown" where a model has masking rules of its own (`use_vmap`). A layer that does not receive its window
+    as an argument shows it only here.
     """
     from transformers.masking_utils import sdpa_mask
 
@@ -109,12 +106,10 @@ def attention(
         query: `[batch, heads, seq, dim]`; a flattened batch is one row, `batch` = 1.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
-        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one.
         scaling: factor of the attention scores; None for `1 / √dim`.
         sliding_window: number of tokens that a token attends to, including itself; None for all.
         cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
             document get zeros.
-        max_length_q: length of the longest document of a flattened batch.
         forks: start of the branches of each document, `[documents, 2]`, int32, see `Layout`.
         s_aux: attention sinks `[heads]`, see `document_attention`.
         record: list to which the arguments of each call are added; None in training.

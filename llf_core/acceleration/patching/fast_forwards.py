@@ -85,11 +85,7 @@ def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) 
 
 @dataclass(frozen=True)
 class GatedMLP:
-    """Gated MLP: `down(act(gate(x)) * up(x))`.
-
-    Attributes:
-        inputs: names of the gate and up projections, or of one that computes both, the gate first.
-    """
+    """Gated MLP: `down(act(gate(x)) * up(x))`; one input may compute gate and up."""
 
     inputs: tuple[str, ...]
     output: str

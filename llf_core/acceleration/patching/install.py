@@ -33,7 +33,6 @@ class Accelerated:
     """Result of `accelerate`.
 
     Attributes:
-        flattens: whether batches may be flattened: the model separates documents.
         forks: whether documents may have branches that do not attend to each other.
         notes: sentences for a log: what is accelerated, what is unchanged, and why.
         why: reason why batches may not be flattened, as a sentence; else empty.

@@ -83,11 +83,7 @@ def chunk_size_of(module: Any) -> int | None:
 
 
 def call_per_document(modules: Sequence[nn.Module], forward: Forward = forward_per_document) -> None:
-    """Call modules separately for each document.
-
-    Args:
-        forward: `forward_per_document` or `chunked_attention_per_document`.
-    """
+    """Call modules separately for each document."""
     for module in modules:
         install(module, forward)
 
