@@ -38,9 +38,7 @@ class TrainingPass:
         tokens: tokens of the micro-batch, including padding.
         longest: tokens of its longest example.
         width: bytes per value of the compute dtype: 2 or 4.
-        autocast: whether weights have another dtype than the compute dtype.
         trains_base: whether weights of the layers themselves are trained, not only adapters.
-        rank: LoRA rank; 0 without an adapter.
         first: index of the first trained layer; layers below store no activations.
         tied: whether the embedding is trained and is the output head too.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.

@@ -55,10 +55,7 @@ def card_of(device: Device) -> Card | None:
 
 
 def cards_of_place(on: str) -> Device:
-    """The cards that a text such as `8 x H100 80GB` names, as devices with all of their memory free.
-
-    Args:
-        on: number (default 1), name and GB (default the first card of that name).
+    """The cards of a text such as `8 x H100 80GB` or `H100`, as devices with all of their memory free.
 
     Raises:
         ConfigError: it names no known card, or more than `MOST_CARDS`.

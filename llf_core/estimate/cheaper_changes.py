@@ -44,11 +44,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kind of change, before it is known whether it is possible and enough.
-
-    Attributes:
-        values: generates values by key, the mildest first; none where it does not apply.
-    """
+    """A kind of change; `values` generates values by key, the mildest first, none where it does not apply."""
 
     label: str
     cost: str
@@ -56,18 +52,10 @@ class Candidate:
 
 
 def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
-    """Find the changes that make a run fit, the cheapest first.
+    """Find up to `MOST_CHANGES` changes, the cheapest first, each of which makes a run fit into `room` bytes.
 
     Each candidate is tried alone, in its mildest form that is enough. If none is, candidates are combined in their
-    order until the run fits. A change that the rules of a config refuse is left out.
-
-    Args:
-        needed: forecasts the bytes that a config needs; None if unknown.
-        room: bytes that the run may need.
-
-    Returns:
-        At most `MOST_CHANGES` changes, each of which is enough alone; else one that combines several; empty if nothing
-        is enough.
+    order to one change. A change that the rules of a config refuse is left out. Empty if nothing is enough.
     """
     tries = _Tries(config, needed)
     found = []

@@ -60,12 +60,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Precision:
-    """Precision of a run on a device.
-
-    Attributes:
-        dtype: compute dtype, `float32`, `bfloat16` or `float16`.
-        autocast: whether autocast is used, so that trained weights are float32.
-    """
+    """Precision of a run on a device; with autocast, trained weights are float32."""
 
     dtype: str
     autocast: bool

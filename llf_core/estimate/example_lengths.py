@@ -71,11 +71,7 @@ class ExampleLengths:
 def of_lengths(
     lengths: NDArray[np.int64], examples: int | None = None, *, basis: str, exact: bool, patches: int = 0
 ) -> ExampleLengths:
-    """Describe the lengths of a data set by at most 201 quantiles.
-
-    Args:
-        lengths: `[n]` int64, tokens before truncation, in any order.
-        examples: number of examples; None: `n`.
+    """Describe the lengths `[n]` int64 of a data set, in tokens before truncation, by at most 201 quantiles.
 
     Raises:
         ValueError: `lengths` is empty.

@@ -48,14 +48,8 @@ def fast_kernels() -> tuple[Kernels, ...]:
 def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None) -> tuple[Problem, ...]:
     """Find the fast kernels for NVIDIA GPUs that a run would use and that are not installed.
 
-    Without them transformers computes the same in PyTorch, several times slower.
-
-    Args:
-        devices: the machine's devices, at least one; None for those that are found.
-
-    Returns:
-        A warning beside the model, if it is on this machine or in the catalog; an error beside `flash_attn` if its
-        package is missing.
+    Without them transformers computes the same in PyTorch, several times slower: a warning beside the model, or an
+    error beside `flash_attn` if its package is missing. Nothing for an unknown model.
     """
     if device_of(config, find_devices() if devices is None else devices).kind != "cuda":
         return ()

@@ -49,13 +49,9 @@ class Room:
     """Memory of a device, and what a run needs of it.
 
     Attributes:
-        kind: `cpu`, `cuda` or `mps`.
-        free: bytes that are free now.
         usable: bytes of `free` without a margin of 10 %.
-        total: bytes it has.
         needed: bytes that the run needs of it, in training or while its model is quantized, without pages of files that
             the system can drop; 0 where it does not use it.
-        fits: whether the run needs at most what is usable.
     """
 
     device: str
@@ -72,12 +68,8 @@ class Duration:
     """Forecast of a run's time.
 
     Attributes:
-        step_seconds: of an optimizer step.
-        tokens_per_second: trained tokens of all processes.
         steps: number of optimizer steps; None if the number of examples is unknown.
         seconds: of all steps, without loading, evaluation and checkpoints; None if the steps are unknown.
-        low: minimum of the expected range of `seconds`.
-        high: maximum of the expected range.
         spread: factor between the forecast and either end of the range.
         computed: seconds of a step without waiting for other processes.
         sent: bytes that each of several processes sends in a step.
@@ -99,13 +91,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class StrategyForecast:
-    """What each process needs and sends with a strategy.
-
-    Attributes:
-        memory: peak memory of a process by part.
-        sent: bytes that it sends in an optimizer step.
-        sending: seconds that its link takes for them.
-    """
+    """Memory of a process with a strategy, and bytes that it sends in a step, which takes `sending` seconds."""
 
     strategy: str
     memory: MemoryParts
@@ -125,15 +111,12 @@ class FitCheck:
         memory: peak memory by part; None for a model or a method whose sizes are unknown.
         rooms: each device of this machine; the one that the run uses first.
         disk: upper bound of the run's bytes on the disk, see `forecast_disk`; None if unknown.
-        disk_free: bytes that are free where runs are kept.
-        duration: forecast of time; None without one of memory.
         precision: dtype of the computation, and why, as a part of a sentence.
         basis: sources of the forecast, a sentence each: model, data, device.
         changes: changes that make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
         state: the run as an entry of the table of past runs, without measured numbers; None if unknown.
         loading: peak while the model is loaded; None where loading needs no more than training, on the same device.
-        strategies: forecast for each strategy; empty with one process.
     """
 
     memory: MemoryParts | None

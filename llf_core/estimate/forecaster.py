@@ -143,14 +143,7 @@ class Forecaster:
         return max(1, math.ceil(stage_of(self.config).epoch_steps(self.config, rows) * training.num_train_epochs))
 
     def like(self, *, checkpointing: bool, tokens: float | None = None) -> PastRun | None:
-        """The run as an entry of the table of past runs, with forecasts and without measurements; None if unknown.
-
-        Args:
-            tokens: mean tokens of a step; None for `mean_tokens`.
-
-        Returns:
-            The entry, with the computed time as its `seconds` and 0 as its `memory`.
-        """
+        """The run as an entry of the table of past runs; None if unknown. `seconds` is computed, and `memory` is 0."""
         if self.step is None or self.sizes is None:
             return None
         config = self.config

@@ -108,11 +108,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     and attention that stores the whole attention matrix.
 
     Args:
-        step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
         optimizer: state and gradients of the optimizer; None for Adam.
         gradient_width: bytes of a value of a gradient; 4 for float32.
-        device: `cpu`, `mps` or `cuda`.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
         encoder: sizes of the vision encoder of a multimodal model.
         shares: the processes that train together, and what is divided among them.

@@ -53,11 +53,7 @@ class Architecture:
 
 
 def language_weights(weights: Shapes, settings: Mapping[str, object]) -> Shapes:
-    """Select the weights of the language model.
-
-    Args:
-        settings: content of `config.json`.
-    """
+    """Select the weights of the language model by the content of its `config.json`."""
     if not is_multimodal(settings):
         return weights
     found = {name: shape for name, shape in weights.items() if not _OTHER_PART.search(name)}

@@ -38,9 +38,7 @@ class PastRun:
     """Speed and memory of a run on this machine.
 
     Attributes:
-        time: end, Unix seconds.
         method: `finetuning_type`, the quantization if there was one, and `optim`.
-        tokens: mean tokens of a step.
         uncorrected_seconds: forecast of a step's seconds without this table, of its true number of tokens.
         seconds: mean seconds of a step, without pauses.
         uncorrected_memory: forecast of the peak memory without this table, bytes; 0 if unknown.
@@ -48,7 +46,6 @@ class PastRun:
         data: key of the data set as it was read, see `data_key`.
         quantiles: lengths of the examples before truncation, ascending, tokens.
         measured: whether it was a measurement of a few steps, not a whole run.
-        patches: maximum of the patches of images and videos of an example.
     """
 
     time: float
@@ -174,9 +171,6 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     count. The spread is `LEAST_SPREAD` within a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it. Kernel
     regression (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd edition, equation 6.2) of the
     logarithm of the ratio; distance and kernel are LLF's own.
-
-    Args:
-        runs: past runs, oldest first; None for the table.
     """
     weighted: list[tuple[float, float, float]] = []
     age = 0
@@ -202,9 +196,6 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
     """Measured over forecast peak memory of the newest past run within a distance of `NEAR`; 1 if there is none.
 
     A measurement of a few steps is a lower bound, so it never lowers a forecast.
-
-    Args:
-        runs: past runs, oldest first; None for the table.
     """
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
@@ -246,11 +237,7 @@ def _state(place: Path) -> list[list[str | int]]:
 
 
 def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) -> ExampleLengths | None:
-    """Lengths of a config's examples as the last run with the same data counted them; None before the first one.
-
-    Args:
-        runs: past runs, oldest first; None for the table.
-    """
+    """Lengths of a config's examples as the last run with the same data counted them; None before the first one."""
     key = data_key(config)
     for run in reversed(past_runs() if runs is None else runs):
         if run.data == key and run.quantiles and run.examples:

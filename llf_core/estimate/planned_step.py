@@ -152,9 +152,6 @@ def largest_step(
 
     The second answer of a pair counts as long as the first, so that the estimate can be too high;
     `training.memory_plan` counts when the data is prepared.
-
-    Args:
-        padded: whether the model's batches are padded, as those of a multimodal model.
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
@@ -212,10 +209,7 @@ def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) ->
 def _further_models(config: RunConfig, sizes: ModelSizes, base: int, width: int, examples: int | None) -> int:
     """Bytes of the frozen models beside the trained one: a teacher or reward model, and the reference.
 
-    Args:
-        base: bytes of its weights as they are loaded.
-        width: bytes of a value of an unquantized frozen weight.
-        examples: number of training examples; None if unknown.
+    One of the same weights takes `base` bytes; another one has values of `width` bytes.
     """
     stage = stage_of(config)
     key, separates = stage.second_model(config), stage.separates_models(config)

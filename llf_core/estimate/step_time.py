@@ -49,12 +49,7 @@ _FORWARD = 2
 
 @dataclass(frozen=True)
 class StepTime:
-    """Forecast of a step's time without past runs.
-
-    Attributes:
-        seconds: of an optimizer step, all its micro-batches included.
-        basis: source, as a part of a sentence.
-    """
+    """Seconds of an optimizer step, and their source as a part of a sentence."""
 
     seconds: float
     basis: str
@@ -117,10 +112,6 @@ def step_seconds(
     each micro-batch, layer and example; on a CPU what is not a product, by the speed of sums; and the bytes that the
     update moves divided by the memory's speed. The constants of this module are fitted to runs of
     `benchmarks.estimate_times` on two cores with AMX; past runs correct them, see `llf_core.estimate.past_runs`.
-
-    Args:
-        tokens: mean tokens of an optimizer step.
-        longest: mean tokens of an example.
     """
     kind = step.device.kind
     threads = threads_of_process(config)
