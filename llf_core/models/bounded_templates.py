@@ -282,7 +282,7 @@ def _check_replaced(value: object, old: object, new: object, *_args: object, **_
 
 
 def _check_joined(separator: str | bytes, parts: Iterable[object]) -> tuple[object, ...]:
-    """The parts are iterated once."""
+    """Limit `separator.join(parts)`; the parts are iterated once."""
     parts = list(parts)
     _check_length(_size(parts) + len(separator) * len(parts))
     return (parts,)

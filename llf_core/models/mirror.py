@@ -151,7 +151,7 @@ def _download(mirror: Mirror, name: str, revision: str, file: MirrorFile, path: 
 
 
 def _receive(address: str, headers: Mapping[str, str], part: Path, most: int) -> None:
-    """At most `most` bytes and one chunk together."""
+    """Append the rest of a file, up to `most` bytes and one chunk together."""
     from huggingface_hub.utils import get_session
 
     start = part.stat().st_size if part.is_file() else 0

@@ -34,7 +34,7 @@ def parameter_size(parameter: nn.Parameter) -> int:
 
 
 def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of a weight; of a packed one, its shape before."""
+    """Shape of a weight; of a packed one, its shape before packing."""
     packed = getattr(parameter, "quant_state", None)
     return tuple(getattr(parameter, "unpacked_shape", parameter.shape) if packed is None else packed.shape)
 
@@ -55,7 +55,7 @@ def packed_weight(module: nn.Module) -> nn.Parameter | None:
 
 
 def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
-    """The weight of any shape of a quantizer's linear layer, packed or not; None if a module has none."""
+    """Whether any object is a linear layer of torch with an ordinary tensor as weight, which may be read directly."""
     from torch import nn
 
     return type(module) is nn.Linear and not is_packed(module.weight)

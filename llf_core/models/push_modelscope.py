@@ -88,7 +88,7 @@ def _api(repo: str) -> Any:
 
 
 def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
-    """The token is left out."""
+    """An error of the client in sentences, without the token."""
     from modelscope_hub import errors
 
     what = f"{repo} was not pushed to ModelScope."

@@ -84,7 +84,7 @@ def _unscaled(architecture: PretrainedConfig, kind: str, *, trust_remote_code: b
 
 
 def _kinds(rotary: Any) -> list[str]:
-    """For all kinds of layers."""
+    """Kinds of scaling of a rotary embedding, for all kinds of layers."""
     found = rotary.rope_type
     return list(found.values()) if isinstance(found, dict) else [found]
 

@@ -226,7 +226,7 @@ def _difference(model: Any, outputs: RouterOutputs) -> str:
 
 @contextmanager
 def _training(model: nn.Module) -> Iterator[None]:
-    """The state of random number generators is restored."""
+    """Training mode with gradients; the states of random number generators are restored."""
     import torch
 
     before = {module: module.training for module in model.modules()}

@@ -63,7 +63,7 @@ def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTra
 
 
 def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[NewToken]:
-    """Tokens whose rows are saved with the adapters of a config."""
+    """Tokens of the adapters of a config, with which their rows are saved."""
     from llf_core.models.adapter_config import adapter_settings
     from llf_core.models.adapter_folder import find_adapter
 
