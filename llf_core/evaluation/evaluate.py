@@ -187,7 +187,7 @@ def home_path(home: Path | str | None) -> Path | None:
 
 
 def _several(given: Iterable[T]) -> tuple[T, ...]:
-    """A single name or path needs no list."""
+    """The given values, of which a single name or path needs no list."""
     return (given,) if isinstance(given, str | Path) else tuple(given)  # type: ignore[return-value]
 
 
@@ -206,7 +206,7 @@ def _check_answers(
 
 
 def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
-    """Rows are written to a file."""
+    """Names of data sets; rows are written to a file."""
     listed = [on] if isinstance(on, Path) else on
     if isinstance(listed, str):
         found = tuple(name.strip() for name in listed.split(",") if name.strip())

@@ -184,7 +184,7 @@ def _prepared(  # noqa: PLR0913, PLR0917 - the arguments of `read_examples`
     progress: Callable[[str, int], None] | None,
     processor: ProcessorMixin | None,
 ) -> tuple[RunConfig, Prepared]:
-    """As conversations, or as the kind of data that they have."""
+    """Prepare data sets as conversations, or as the kind of data that they have."""
 
     def config_of(stage: str) -> RunConfig:
         return config_for(names, run, stage=stage, template=template, limit=limit, dataset_dir=dataset_dir)

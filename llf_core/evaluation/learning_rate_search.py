@@ -197,7 +197,7 @@ def _checked_rates(given: Sequence[float]) -> list[float]:
 
 
 def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
-    """If no branch diverges; None if the time of a step is unknown."""
+    """Seconds of all steps if no branch diverges; None if the time of a step is unknown."""
     from llf_core.data.estimate import estimate
 
     try:
@@ -208,7 +208,7 @@ def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
 
 
 def _read(item: _BranchItem) -> Branch:
-    """None stands for a loss that is not finite."""
+    """A branch from JSON, where None stands for a loss that is not finite."""
     losses = tuple(math.nan if loss is None else loss for loss in item["losses"])
     return Branch(item["rate"], losses, tuple(item["untrained"]))
 

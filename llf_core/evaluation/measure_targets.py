@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 DECIMALS = 5
-"""Of a token's loss in a file."""
+"""Decimals of a token's loss in a file."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _with_losses(
     tokenizer: PreTrainedTokenizerBase,
     writer: EvaluationWriter,
 ) -> ExampleResult:
-    """Its token losses are written."""
+    """Result of an example without an answer; its token losses are written."""
     texts: list[str] = []
     costs: list[float] = []
     size = correct = 0

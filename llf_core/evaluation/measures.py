@@ -59,7 +59,7 @@ class StoredMeasure:
 
 
 def _sums(upper: str, lower: str) -> Callable[[Sequence[ExampleResult]], Numbers]:
-    """Zeros where the second is 0 or the loss was not measured."""
+    """Two sums of each example; zeros where the second is 0 or the loss was not measured."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         found = [
@@ -101,7 +101,7 @@ def measure_of_metric(metric: Metric) -> StoredMeasure:
 
 
 def measure_of_scores(value: MetricValue) -> StoredMeasure:
-    """The mean of the scores of a metric of which no more is known, such as a function of a cell."""
+    """Mean of the scores of a metric of which no more is known, such as a function of a cell."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         return mean_statistics([one.scores.get(value.name) for one in examples])

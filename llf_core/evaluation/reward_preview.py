@@ -205,7 +205,7 @@ def _preview(
 
 
 def _planned_completions(config: RunConfig) -> int | None:
-    """In one process; None if the number of steps is unknown."""
+    """Completions that a run samples in one process; None if the number of its steps is unknown."""
     from llf_core.data.estimate import estimate
 
     try:

@@ -111,7 +111,7 @@ def free_memory() -> None:
 
 
 def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
-    """For the model that a run of this config starts from."""
+    """Mean loss and number of evaluation examples of the model that a run of this config starts from."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
     from llf_core.stages.base.stage import make_stage

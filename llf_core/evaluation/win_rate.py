@@ -159,7 +159,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
 
 
 def _prompt(messages: Sequence[Mapping[str, object]]) -> Messages:
-    """Without the last completion."""
+    """A conversation without its last completion."""
     answered = messages[-1]["role"] == "assistant"
     return [dict(message) for message in (messages[:-1] if answered else messages)]
 

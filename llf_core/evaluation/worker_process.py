@@ -156,7 +156,7 @@ def _listen(lines: Iterable[str], progress: Progress, on_item: Callable[[Any], o
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """None if the process was killed within the line."""
+    """A JSON object in a line; None if the process was killed within it."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -165,7 +165,7 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def _can_be_passed(argument: str) -> bool:
-    """NUL and lone surrogates cannot."""
+    """Whether a text is a valid argument: NUL and lone surrogates are not."""
     try:
         return b"\0" not in os.fsencode(argument)
     except UnicodeEncodeError:
