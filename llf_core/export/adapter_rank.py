@@ -199,12 +199,12 @@ def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _layers(key: str) -> str:
-    """As peft's `get_pattern_key` has it."""
+    """Regular expression for a key of `alpha_pattern`, as in peft's `get_pattern_key`."""
     return rf"(.*\.)?({key})$"
 
 
 def _scale(settings: dict[str, Any], path: str, own_rank: int) -> float:
-    """`alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
+    """Factor of a layer's product: `alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
     alphas = settings.get("alpha_pattern") or {}
     alpha = next(
         (value for key, value in alphas.items() if re.match(_layers(key), path)), settings.get("lora_alpha", 8)
@@ -280,7 +280,7 @@ def _read(files: dict[str, Path], name: str) -> Tensor:
 
 
 def _is_linear(name: str, weight: Tensor) -> bool:
-    """Embeddings and head have no number in their names."""
+    """Whether a weight is that of a linear layer in a block: embeddings and head have no number in their names."""
     matrix = 2
     return weight.dim() == matrix and name.endswith(".weight") and any(part.isdigit() for part in name.split("."))
 

@@ -83,7 +83,7 @@ class RewardSource(ExportSource):
     def _scores(
         self, prompts: Sequence[Sequence[int]], what: str, progress: Callable[[str, int, int], object]
     ) -> list[Tensor]:
-        """Scores `[1, 1]`, one forward pass for each."""
+        """Scores `[1, 1]` of tokenized conversations, one forward pass for each."""
         import torch
 
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -94,7 +94,7 @@ class RewardSource(ExportSource):
 
 
 def _scored(tokenizer: Any, prompt: str, answer: str) -> Any:
-    """One text where the tokenizer has no chat template."""
+    """A conversation to score, or one text where the tokenizer has no chat template."""
     if not tokenizer.chat_template:
         return f"{prompt}\n{answer}"
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
