@@ -205,11 +205,11 @@ class EquivalenceCheck:
         return {one: chunk_size_of(one) for one in attentions}
 
     def _alone(self, record: list[AttentionCall] | None = None) -> Tensor:
-        """`[seq, hidden]`, of the second document."""
+        """Last hidden states `[seq, hidden]` of the second document alone."""
         return self._run(record, input_ids=self._second[None])
 
     def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
-        """`[seq, hidden]`, of the second document after another one."""
+        """Last hidden states `[seq, hidden]` of the second document after another one."""
         batch = self._with_mask(flatten_probe([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
@@ -282,7 +282,7 @@ def _unsupported_call(name: str, asked: list[AttentionCall], chunks: Mapping[nn.
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Of the norms; infinite if a value is not finite."""
+    """Relative difference of the norms; infinite if a value is not finite."""
     apart = float((one - other).float().norm())
     if apart == 0.0:  # also of states that are all 0
         return 0.0

@@ -118,7 +118,7 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
 
 def _heads(module: nn.Module, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
-    """Of queries and of keys."""
+    """Numbers of query heads and of key heads."""
     sizes = [getattr(module, name).out_features for name in inputs]
     if len(sizes) > 1:
         return sizes[0] // dim, sizes[1] // dim

@@ -202,7 +202,7 @@ def _tokens(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
 
 
 def _first_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
-    """Of shape `[1, tokens, hidden]`."""
+    """First tensor `[1, tokens, hidden]` of a call."""
     given = (*args, *kwargs.values())
     return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004
 

@@ -149,7 +149,7 @@ def depends_on_layer_number(module: nn.Module, args: tuple[object, ...], kwargs:
 
 
 def _equal(one: object, other: object) -> bool:
-    """Bit by bit."""
+    """Whether all tensors of two results are equal bit by bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
