@@ -98,7 +98,7 @@ class _Tries:
         self._memory: dict[str, int | None] = {}
 
     def change(self, candidate: Candidate, values: dict[str, object]) -> Change | None:
-        """None if the rules refuse the change, or its memory is unknown."""
+        """The change with its memory; None if the rules refuse it, or the memory is unknown."""
         key = repr(sorted(values.items()))
         if key not in self._memory:
             try:

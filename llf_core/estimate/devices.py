@@ -83,7 +83,7 @@ def find_devices() -> tuple[Device, ...]:
 
 
 def _cpu_device() -> Device:
-    """With the memory that this process may use, which a container may limit."""
+    """The CPU with the memory that this process may use, which a container may limit."""
     total, limit = int(psutil.virtual_memory().total), Cgroup().memory_limit()
     return Device("cpu", _cpu(), total if limit is None else min(total, limit), available_memory())
 
@@ -127,7 +127,7 @@ def _cpu() -> str:
 
 
 def _has_bf16_instructions() -> bool:
-    """By the processor's instructions; false without a `/proc/cpuinfo`, as on macOS."""
+    """Whether the instructions multiply faster in bfloat16; false without a `/proc/cpuinfo`, as on macOS."""
     return usual_bf16_speedup() > 1
 
 

@@ -85,7 +85,7 @@ def check_fit(
 
 
 def _strategies(forecast: Forecaster, *, checkpointing: bool) -> tuple[StrategyForecast, ...]:
-    """For each of several processes."""
+    """Forecast of each strategy for several processes."""
     step, ranks = forecast.step, forecast.config.launch.ranks
     found: list[StrategyForecast] = []
     if step is None or ranks == 1:

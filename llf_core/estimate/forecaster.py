@@ -165,7 +165,7 @@ class Forecaster:
         )
 
     def _computed(self, step: PlannedStep, tokens: float, *, checkpointing: bool) -> StepTime:
-        """Without past runs; padding is added where batches have it."""
+        """Time of a step without past runs, with padding where batches have it."""
         config = self.config
         padded = not packs_examples(config) and (stage_of(config).pads or not step.training.fast)
         above = step.sizes.unpadded_above

@@ -138,7 +138,7 @@ def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: bool = True) -> ModelSizes | None:
-    """None if they show no decoder."""
+    """Sizes by the weights; None if they show no decoder."""
     total = count(weights)
     if total > MOST_PARAMETERS:
         raise ModelSizeError(

@@ -130,7 +130,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def _run(value: dict[str, Any]) -> PastRun | None:
-    """None if a field is missing, of another type or implausible."""
+    """An entry of the file; None if a field is missing, of another type or implausible."""
     value = {"patches": 0} | value  # runs of text before it was kept
     if set(value) != set(_TYPES) or any(not isinstance(value[name], kind) for name, kind in _TYPES.items()):
         return None

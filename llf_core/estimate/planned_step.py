@@ -232,6 +232,6 @@ def _further_models(config: RunConfig, sizes: ModelSizes, base: int, width: int,
 
 
 def _frozen_bytes(sizes: ModelSizes, bits: int | None, width: int) -> int:
-    """Quantized to `bits` by bitsandbytes unless None."""
+    """Bytes of a frozen model, quantized to `bits` by bitsandbytes unless None."""
     each = None if bits is None else QUANTIZERS["bnb"].bytes_per_weight(bits, width)
     return weight_bytes(sizes.model, sizes.parameters, width=width, each=each)
