@@ -28,7 +28,7 @@ def check_positions(context: TrainingContext) -> None:
     """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
 
     Virtual tokens count too. For KTO, the completion may be another example's
-    (`llf_core.stages.kto.stage.mismatched`). Streams, vision models and prompts that are left out are not checked.
+    (`llf_core.stages.kto.mismatched`). Streams, vision models and prompts that are left out are not checked.
 
     Raises:
         DataError: one has more; no prompt remains, or a data set can no longer be read.

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 import yaml
+from llf_core.stages.dpo import DPO
 
 from llf_core.config import RunConfig
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.field_specs import field
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter
-from llf_core.stages.dpo.stage import DPO
-from llf_core.stages.losses import LOSSES
+from llf_core.stages.preference_losses import LOSSES
 from llf_core.training.load_context import load_context
 from tests.core.stages.curves import curve, stop_and_resume
 
@@ -158,11 +158,11 @@ def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained
 
 
 def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, pairs, monkeypatch):
-    from llf_core.stages.dpo import stage
+    from llf_core.stages import dpo
     from llf_core.training.session import run_attempt
 
     whole, _ = trained(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
-    plain = stage.DPO.loss_sum
+    plain = dpo.DPO.loss_sum
 
     def cramped(self, model, batch, *args):
         loss = plain(self, model, batch, *args)
@@ -170,7 +170,7 @@ def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, 
             raise MemoryError
         return loss
 
-    monkeypatch.setattr(stage.DPO, "loss_sum", cramped)
+    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
     assert run_attempt(folder, 1) == 0
     (said,) = [one["message"] for one in RunReader(folder).events() if "Out of memory" in one.get("message", "")]
@@ -189,17 +189,17 @@ def test_a_stream_of_pairs_is_learned_from_too(trained, pairs):
 
 
 def test_a_pair_that_does_not_fit_alone_is_named_with_a_cutoff_that_cuts_it(make_run, pairs, monkeypatch):
-    from llf_core.stages.dpo import stage
+    from llf_core.stages import dpo
     from llf_core.training.session import run_attempt
 
-    plain = stage.DPO.loss_sum
+    plain = dpo.DPO.loss_sum
 
     def cramped(self, model, batch, *args):
         if model.training and 5 in batch["numbers"]:
             raise MemoryError
         return plain(self, model, batch, *args)
 
-    monkeypatch.setattr(stage.DPO, "loss_sum", cramped)
+    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, max_steps=8)
     assert run_attempt(folder, 1) != 0
     (error,) = [event for event in RunReader(folder).events() if event["type"] == "error"]

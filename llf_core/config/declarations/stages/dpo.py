@@ -166,7 +166,7 @@ def _compares(config: ConfigValues) -> bool:
 DPO = StageDeclaration(
     name="dpo",
     label="dpo (direct preference optimization)",
-    implementation="llf_core.stages.dpo.stage:DPO",
+    implementation="llf_core.stages.dpo:DPO",
     options=DPOOptions,
     rules=RULES,
     data_kind="pairs",

@@ -2,7 +2,7 @@
 
 import torch
 
-from llf_core.stages.losses import Pairs
+from llf_core.stages.preference_losses import Pairs
 
 FIELDS = ("chosen", "rejected", "reference_chosen", "reference_rejected")
 

@@ -6,8 +6,7 @@ from math import exp, log
 import pytest
 import torch
 
-from llf_core.stages.losses import LOSSES, Terms
-from llf_core.stages.losses.bco import RunningMean, bco
+from llf_core.stages.preference_losses import LOSSES, RunningMean, Terms, bco
 from tests.core.stages.losses.made_up import made_pairs, rows
 
 TERMS = Terms(beta=0.37)

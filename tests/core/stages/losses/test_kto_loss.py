@@ -5,7 +5,7 @@ from math import exp
 import pytest
 import torch
 
-from llf_core.stages.losses.kto import kl_estimate, kto
+from llf_core.stages.preference_losses import kl_estimate, kto
 from tests.core.stages.losses.made_up import Answers, sequences, spread
 from tests.tiny import tiny_llama, tiny_tokenizer
 

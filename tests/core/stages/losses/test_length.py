@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.stages.losses.length import desensitized_sums
+from llf_core.stages.preference_losses import desensitized_sums
 
 
 def test_by_hand():

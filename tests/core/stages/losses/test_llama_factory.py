@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from llf_core.stages.losses import LOSSES, Pairs, Terms
-from llf_core.stages.losses.bco import RunningMean, bco
-from llf_core.stages.losses.kto import kl_estimate, kto
-from llf_core.stages.losses.length import desensitized_sums
+from llf_core.stages.preference_losses import (
+    LOSSES,
+    Pairs,
+    RunningMean,
+    Terms,
+    bco,
+    desensitized_sums,
+    kl_estimate,
+    kto,
+)
 from tests.core.stages.llama_factory.make_loss_goldens import IGNORED, KTO, OLDER, PAIRS, SETTINGS
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "llama_factory" / "losses.json").read_text())

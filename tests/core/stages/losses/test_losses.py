@@ -13,9 +13,7 @@ import torch
 
 from llf_core.config.declarations.stages.dpo import LEVEL_TAU
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
-from llf_core.stages.losses import LOSSES, Pairs, Terms
-from llf_core.stages.losses.orpo import odds_ratio_loss
-from llf_core.stages.losses.ranks import rank_differences
+from llf_core.stages.preference_losses import LOSSES, Pairs, Terms, odds_ratio_loss, rank_differences
 from tests.core.stages.losses.made_up import FIELDS, made_pairs, rows
 
 TERMS = Terms(beta=0.37, label_smoothing=0.2, gamma=0.8, discopop_tau=0.25)
@@ -373,8 +371,8 @@ def test_values_are_matched_by_rank():
 
 def test_the_table_is_read_without_torch():
     code = (
-        "import sys, llf_core.stages.losses.kto\n"
-        "from llf_core.stages.losses import LOSSES, Terms\n"
+        "import sys\n"
+        "from llf_core.stages.preference_losses import LOSSES, Terms\n"
         "print(len(LOSSES), [name for name in ('torch', 'transformers', 'trl') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

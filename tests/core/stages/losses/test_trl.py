@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
-from llf_core.stages.losses import LOSSES, Terms
-from llf_core.stages.losses.length import desensitized_sums
-from llf_core.stages.losses.orpo import odds_ratio_loss
+from llf_core.stages.preference_losses import LOSSES, Terms, desensitized_sums, odds_ratio_loss
 from tests.core.stages.losses.made_up import Answers, made_pairs, sequences, spread
 from tests.core.stages.losses.test_losses import cut
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -1,4 +1,4 @@
-"""Preference learning without a reward model: DPO (arXiv 2305.18290) and its family, see `stages/losses/`."""
+"""Preference learning without a reward model: DPO (arXiv 2305.18290) and its family, see `preference_losses.py`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOS
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
-from llf_core.stages.losses import LOSSES, Pairs, Terms
-from llf_core.stages.losses.bco import RunningMean, bco
-from llf_core.stages.losses.length import desensitized_sums
-from llf_core.stages.losses.orpo import odds_ratio_loss, orpo
+from llf_core.stages.preference_losses import (
+    LOSSES,
+    Pairs,
+    RunningMean,
+    Terms,
+    bco,
+    desensitized_sums,
+    odds_ratio_loss,
+    orpo,
+)
 from llf_core.stages.reference_logprobs import Reference, without_dropout
 
 if TYPE_CHECKING:

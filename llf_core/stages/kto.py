@@ -1,4 +1,4 @@
-"""Preference learning from single completions labelled good or bad: KTO (arXiv 2402.01306), see `losses/kto.py`."""
+"""Preference learning from single completions labelled good or bad: KTO (arXiv 2402.01306), section 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
-from llf_core.stages.losses.kto import kl_estimate, kto
+from llf_core.stages.preference_losses import kl_estimate, kto
 from llf_core.stages.reference_logprobs import Reference, without_dropout
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class KTO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the KTO loss (`losses.kto.kto`) over a batch of `PairCollator` with `good`, a float32 scalar.
+        """Sum of the KTO loss (`preference_losses.kto`) over a batch of `PairCollator` with `good`, a float32 scalar.
 
         `pref_ftx` times the mean negative log-likelihood per token is added for good completions, as in
         LLaMA-Factory's `CustomKTOTrainer`.

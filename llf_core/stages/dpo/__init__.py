@@ -1,1 +1,0 @@
-"""Direct preference optimization (DPO) and its family."""
