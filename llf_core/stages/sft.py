@@ -16,7 +16,6 @@ from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.document_losses import record_document_losses, shifted_targets
 from llf_core.stages.reference_policy import reference_policy
-from llf_core.stages.sft_losses import token_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +25,11 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stage import Batch, RecordLosses
     from llf_core.stages.token_accuracy import TokenAccuracy
+
+LIKELIEST = 20
+"""Number of likeliest tokens that the entropy is computed over, with renormalized probabilities."""
+MAX_ENTROPY = 3.0
+"""Entropy of a uniform distribution over 20 tokens in nats, `ln 20 = 2.996`, rounded as in the authors' code."""
 
 
 def nll_of_batch(
@@ -72,9 +76,9 @@ class SFT(LossStage):
     ) -> Tensor:
         """Sum of the loss over the supervised tokens of a micro-batch, a float32 scalar: plain, DFT, EAFT or ASFT.
 
-        With weights `w` (`llf_core.stages.sft_losses`) the loss of a token is `-sg(w) log p`, where `sg` stops the
-        gradient; ASFT adds `α KL(reference ‖ model)` (arXiv 2509.23753, equation 10). The plain likelihood is then
-        also measured as `sft_loss`, and the divergence of ASFT as `reference_kl`.
+        With weights `w` (`token_weights`) the loss of a token is `-sg(w) log p`, where `sg` stops the gradient; ASFT
+        adds `α KL(reference ‖ model)` (arXiv 2509.23753, equation 10). The plain likelihood is then also measured as
+        `sft_loss`, and the divergence of ASFT as `reference_kl`.
         """
         if self.weights is None:
             return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)
@@ -120,3 +124,33 @@ class NLLMeasure:
         """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`; its losses are added to `total`."""
         self.total = self.total + costs.sum()
         return self._weights(log_probs, costs)
+
+
+def token_weights(options: SFTOptions) -> TokenWeights | None:
+    """Select the token weights of a config; None for the plain cross-entropy. ASFT has those of DFT."""
+    if options.use_eaft_loss:
+        return partial(eaft_weights, alpha=options.eaft_alpha)
+    return dft_weights if options.use_dft_loss or options.use_asft_loss else None
+
+
+def dft_weights(log_probs: Tensor, costs: Tensor) -> Tensor:  # noqa: ARG001 - as all weights of tokens
+    """Weight `p` of each token, `[rows]`, from `costs` `-log p`; it cancels the factor `1/p` of the gradient.
+
+    Dynamic Fine-Tuning, arXiv 2508.05629, equation 9; `use_dft_loss` of LLaMA-Factory.
+    """
+    return costs.neg().exp_()
+
+
+def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # noqa: ARG001 - as all weights of tokens
+    """Weight `(H / 3)^α` of each token, `[rows]`, with the entropy `H` of the 20 likeliest tokens at its position.
+
+    Entropy-Adaptive Fine-Tuning, arXiv 2601.02151; `use_eaft_loss` of LLaMA-Factory.
+
+    Args:
+        log_probs: log-probabilities of the vocabulary, `[rows, V]`.
+        alpha: α, at least 0. 0 gives every token the weight 1.
+    """
+    likeliest = log_probs.topk(min(LIKELIEST, log_probs.shape[-1]), dim=-1).values.log_softmax(-1)
+    finite = likeliest.clamp(min=torch.finfo(likeliest.dtype).min)  # p log p is 0 where p is 0
+    entropy = -(likeliest.exp() * finite).sum(-1)
+    return (entropy / MAX_ENTROPY) ** alpha

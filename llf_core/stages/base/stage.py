@@ -1,4 +1,4 @@
-"""Base classes of the stages: a loss that is computed here, or a trainer of another library."""
+"""Base classes of the stages (a loss that is computed here, or a trainer of another library) and their measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from llf_core.config.declaration import PluginError
 from llf_core.config.registry import stage_of
-from llf_core.stages.base.measures import Measures
 from llf_core.stages.base.ranks import sum_over_ranks
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from llf_core.stages.token_accuracy import TokenAccuracy
 
     Batch = dict[str, Any]
+    Number = Tensor | float
     Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
     RecordLosses = Callable[[Tensor, Tensor], object]
 
@@ -232,3 +232,34 @@ def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | Train
             f"Expected a subclass of LossStage or TrainerStage ({Stage.__module__})."
         )
     return made
+
+
+class Measures:
+    """Sums and counts by name, for exact means over micro-batches and ranks."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[str, Number, Number]] = []
+        self._committed: dict[str, tuple[Number, Number]] = {}
+
+    def add(self, name: str, total: Number, count: Number) -> None:
+        """Add to the sum and the count of a metric, pending until `commit`.
+
+        Detached scalars are not read here, so the step does not wait for the device.
+        """
+        self._pending.append((name, total, count))
+
+    def rollback(self) -> None:
+        """Discard pending sums, since the step is computed again."""
+        self._pending.clear()
+
+    def commit(self) -> None:
+        """Add the pending sums and counts to the committed ones."""
+        for name, total, count in self._pending:
+            before = self._committed.get(name, (0, 0))
+            self._committed[name] = (before[0] + total, before[1] + count)
+        self._pending.clear()
+
+    def take(self) -> dict[str, tuple[float, float]]:
+        """Return the committed sums and counts by name and clear them. Reads from the device: call once a log."""
+        taken, self._committed = self._committed, {}
+        return {name: (float(total), float(count)) for name, (total, count) in taken.items()}

@@ -1,4 +1,4 @@
-"""Base of GRPO and RLOO: samples completions and learns from their rewards, by TRL's trainers."""
+"""GRPO and RLOO: sample completions and learn from their rewards, by TRL's trainers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llf_core.config.declarations.stages.grpo import GRPOOptions
+from llf_core.config.declarations.stages.rloo import RLOOOptions
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
 from llf_core.config.rules.evaluation_metrics import best_metric
 from llf_core.config.rules.sampling import parse_reward_weights
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import TrainerCallback, TrainingArguments
+    from trl import GRPOConfig, RLOOConfig
 
     from llf_core.config.option import Section
     from llf_core.data.prompts import Prompts
@@ -53,9 +56,8 @@ class OnlineStage(TrainerStage):
         """Create TRL's trainer with the run's prompts and reward functions, and warn of prompts that are left out."""
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
-        from llf_core.stages.online.completions_callback import CompletionsCallback
         from llf_core.stages.online.trl_rewards import TRLRewards
-        from llf_core.stages.online.trl_trainers import drop_copied_reference
+        from llf_core.stages.online.trl_trainers import CompletionsCallback, drop_copied_reference
 
         config, stage = self.context.config, self.context.config.stage
         kind, make = self._trl_classes()
@@ -179,3 +181,35 @@ class OnlineStage(TrainerStage):
 
 def _rollout_file(rank: int) -> str:
     return f"rollout-{rank}.pt" if rank else "rollout.pt"
+
+
+class GRPO(OnlineStage):
+    """GRPO: the advantage of a completion is its reward relative to the group of completions of the same prompt.
+
+    Group Relative Policy Optimization, arXiv 2402.03300.
+    """
+
+    options = GRPOOptions
+
+    def _trl_classes(self) -> tuple[type[GRPOConfig], type[OnlineTrainer]]:
+        from trl import GRPOConfig
+
+        from llf_core.stages.online.trl_trainers import OnlineGRPO
+
+        return GRPOConfig, OnlineGRPO
+
+
+class RLOO(OnlineStage):
+    """RLOO: the advantage of a completion is its reward, with KL penalty, minus the mean of the group's others.
+
+    REINFORCE Leave-One-Out, arXiv 2402.14740.
+    """
+
+    options = RLOOOptions
+
+    def _trl_classes(self) -> tuple[type[RLOOConfig], type[OnlineTrainer]]:
+        from trl import RLOOConfig
+
+        from llf_core.stages.online.trl_trainers import OnlineRLOO
+
+        return RLOOConfig, OnlineRLOO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,16 @@ from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.progress_events import ProgressEvents
+from llf_core.stages.auxiliary_model import autocast, eval_mode
 from llf_core.stages.completion_scores import check_finite
 from llf_core.stages.ppo.batch import answer_batch
-from llf_core.stages.ppo.eval_mode import eval_with_autocast
 from llf_core.stages.ppo.policy_output import compute_policy
 from llf_core.stages.ppo.rollout import run_in_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.completion_scores import SampledCompletion, Score
@@ -129,3 +130,16 @@ class RolloutWorker:
         """Decode token ids to text without special tokens and surrounding whitespace."""
         text: str = self.context.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()
+
+
+@contextmanager
+def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
+    """Context manager: models in evaluation mode, with the autocast of training.
+
+    Without it, the ratio of log-probabilities would not start at 1.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(eval_mode(model))
+        stack.enter_context(autocast(context))
+        yield

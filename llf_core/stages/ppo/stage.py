@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from llf_core.stages.base.cannot_continue import StopTraining
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.completion_scores import PromptScoring, SampledCompletion, Score
-    from llf_core.stages.ppo.kl_controller import KLController
+    from llf_core.stages.ppo.experience import KLController, RunningMoments
     from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.prompts import PlaceholderDataset, Plan, PromptCollator
     from llf_core.stages.ppo.rollout import Rollout
     from llf_core.stages.ppo.rollout_worker import RolloutWorker
-    from llf_core.stages.ppo.token_rewards import RunningMoments
 
 FILE = "ppo.safetensors"
 TRIES = 16
@@ -52,11 +51,10 @@ class PPO(LossStage):
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
         if context is None:
             return
-        from llf_core.stages.ppo.kl_controller import KLController
+        from llf_core.stages.ppo.experience import KLController, RunningMoments
         from llf_core.stages.ppo.models import build_models
         from llf_core.stages.ppo.prompts import Plan
         from llf_core.stages.ppo.rollout_worker import RolloutWorker
-        from llf_core.stages.ppo.token_rewards import RunningMoments
 
         training, generation = context.config.training, context.config.generation
         self.temperature = generation.temperature if generation.do_sample else 1.0
@@ -358,7 +356,7 @@ class PPO(LossStage):
         Raises:
             ValueError: an entry is missing, of another type or out of range.
         """
-        from llf_core.stages.ppo.token_rewards import RunningMoments
+        from llf_core.stages.ppo.experience import RunningMoments
 
         if not state:
             return

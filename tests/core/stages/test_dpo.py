@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 import yaml
-from llf_core.stages.dpo import DPO
 
 from llf_core.config import RunConfig
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.field_specs import field
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter
+from llf_core.stages.dpo import DPO
 from llf_core.stages.preference_losses import LOSSES
 from llf_core.training.load_context import load_context
 from tests.core.stages.curves import curve, stop_and_resume

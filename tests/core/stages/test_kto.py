@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from llf_core.stages.kto import mismatched
 
 from llf_core.runs import RunReader
+from llf_core.stages.kto import mismatched
 
 QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
 

@@ -14,9 +14,7 @@ from llf_core.config.declarations.stages.sft import SFTOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.doctor.run_metrics import RunMetrics
 from llf_core.runs import RunReader
-from llf_core.stages.sft_losses import token_weights
-from llf_core.stages.sft_losses.dft import dft_weights
-from llf_core.stages.sft_losses.eaft import eaft_weights
+from llf_core.stages.sft import dft_weights, eaft_weights, token_weights
 
 
 def problem(vocab=97, rows=23, width=16):

@@ -16,8 +16,7 @@ from llf_core.data import prepare
 from llf_core.evaluation.evaluate import evaluate
 from llf_core.runs import RunReader
 from llf_core.runs.config_file import run_config
-from llf_core.stages.sft import SFT
-from llf_core.stages.sft_losses import token_weights
+from llf_core.stages.sft import SFT, token_weights
 from llf_core.stages.token_accuracy import TokenAccuracy
 
 EVALUATED = {

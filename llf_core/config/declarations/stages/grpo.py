@@ -51,5 +51,5 @@ RULES = (
     ),
 )
 GRPO = declare_group_stage(
-    "grpo", "grpo (rewards, compared in groups)", "llf_core.stages.online.grpo:GRPO", GRPOOptions, RULES, beta=0.0
+    "grpo", "grpo (rewards, compared in groups)", "llf_core.stages.online.stage:GRPO", GRPOOptions, RULES, beta=0.0
 )

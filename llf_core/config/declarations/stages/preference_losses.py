@@ -1,4 +1,4 @@
-"""Preference losses (`pref_loss`) and the traits that rules check. `llf_core.stages.preference_losses` computes them."""
+"""Preference losses (`pref_loss`) and the traits that rules check. `llf_core.stages` computes them."""
 
 from __future__ import annotations
 

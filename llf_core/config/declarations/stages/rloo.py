@@ -18,5 +18,5 @@ class RLOOOptions(Section):
 
 
 RLOO = declare_group_stage(
-    "rloo", "rloo (rewards, each against the others)", "llf_core.stages.online.rloo:RLOO", RLOOOptions, beta=0.05
+    "rloo", "rloo (rewards, each against the others)", "llf_core.stages.online.stage:RLOO", RLOOOptions, beta=0.05
 )

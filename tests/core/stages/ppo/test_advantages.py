@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from llf_core.stages.ppo.advantages import gae, whiten
+from llf_core.stages.ppo.experience import gae, whiten
 
 GAMMA, LAM = 0.9, 0.7
 

@@ -7,8 +7,7 @@ import statistics
 import pytest
 import torch
 
-from llf_core.stages.ppo.kl_controller import KLController
-from llf_core.stages.ppo.token_rewards import RunningMoments, answer_kl, token_rewards
+from llf_core.stages.ppo.experience import KLController, RunningMoments, answer_kl, token_rewards
 
 LOG_PROBS = torch.tensor([[-1.0, -2.0, -0.5], [-3.0, 0.0, 0.0]])
 REFERENCE = torch.tensor([[-1.5, -1.0, -0.5], [-2.0, 9.0, 9.0]])
