@@ -31,7 +31,7 @@ from benchmarks.methods import model_folder, write_mixed, write_rows
 from benchmarks.processes import module, our_environment, run
 from benchmarks.rows import MODEL
 from llf_core.config import RunConfig
-from llf_core.data.estimate import estimate
+from llf_core.data.text_lengths import estimate
 from llf_core.runs import RunReader, create_run
 
 STORED = Path(__file__).parent / "results" / "estimate_times.json"

@@ -18,7 +18,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
-    from llf_core.data.estimate import estimate
+    from llf_core.data.text_lengths import estimate
     from llf_core.launch import attach, fetch
     from llf_core.metrics import metric
     from llf_core.rewards import reward
@@ -76,7 +76,7 @@ _HOMES = {
     "answers": "llf_widgets.answer_table",
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
-    "estimate": "llf_core.data.estimate",
+    "estimate": "llf_core.data.text_lengths",
     "export": "llf_widgets.export_view",
     "fetch": "llf_core.launch",
     "find_learning_rate": "llf_widgets.learning_rate",

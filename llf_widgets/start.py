@@ -47,7 +47,7 @@ def train(
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
-    from llf_core.data.kind_check import dataset_problems
+    from llf_core.data.precheck import dataset_problems
 
     config, rows = split_rows(config)
     return launch(
@@ -88,7 +88,7 @@ def sweep(
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP
         >>> llf.Compare(runs)  # doctest: +SKIP
     """
-    from llf_core.data.kind_check import dataset_problems
+    from llf_core.data.precheck import dataset_problems
 
     config, rows = split_rows(config)
     where = notebook_location()

@@ -9,7 +9,7 @@ from llf_core.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from llf_core.data.collate import Collator
     from llf_core.data.errors import DataError
-    from llf_core.data.packed_dataset import PackedRows, check_packing
+    from llf_core.data.packing import PackedRows, check_packing
     from llf_core.data.preparation import Prepared, dump_examples, prepare, template_of
     from llf_core.data.report import DataReport
 
@@ -18,9 +18,9 @@ _LAZY = {
     "Collator": ".collate",
     "DataError": ".errors",
     "DataReport": ".report",
-    "PackedRows": ".packed_dataset",
+    "PackedRows": ".packing",
     "Prepared": ".preparation",
-    "check_packing": ".packed_dataset",
+    "check_packing": ".packing",
     "dump_examples": ".preparation",
     "prepare": ".preparation",
     "template_of": ".preparation",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.data.document_boundaries import flatten_documents
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.media import PREFIX_ATTENTION, process, stored_media
 from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
 
 MAX_NAMED = 5
 TYPES = "mm_token_type_ids"
@@ -212,3 +212,37 @@ def _nothing_to_learn(examples: list[Mapping[str, object]]) -> DataError:
     return DataError(
         f"A batch has no tokens in the loss (examples {names}{more}). Raise cutoff_len, or check these examples."
     )
+
+
+def flatten_documents(ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    """Concatenate documents to one row without padding.
+
+    The first label of each document is ignored, since the token before it belongs to another document.
+
+    Args:
+        ids: token ids of each document, `[seq]` each, int64; at least one document, none of them empty.
+        labels: labels of each document, `[seq]` each, int64.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64; positions begin at 0 in each document),
+        `cu_seq_lens_q` and `cu_seq_lens_k` (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int).
+    """
+    import torch
+
+    lengths = np.array([len(row) for row in ids])
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    targets = np.concatenate(labels)
+    targets[starts] = IGNORED
+    positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
+    borders = torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
+    longest = int(lengths.max())
+    return {
+        "input_ids": torch.from_numpy(np.concatenate(ids))[None],
+        "labels": torch.from_numpy(targets)[None],
+        "position_ids": torch.from_numpy(positions)[None],
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }

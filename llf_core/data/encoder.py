@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.answer_ranges import render_all, render_answers, render_prompt
 from llf_core.data.chat_template import choose_template
-from llf_core.data.conversation_truncation import ConversationTruncator
 from llf_core.data.errors import BadExample
 from llf_core.data.example import Chunk, Example
 from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
@@ -31,7 +30,7 @@ from llf_core.data.special_tokens import SplittingTokenizer, splitting_tokenizer
 from llf_core.data.template_check import fields_of
 from llf_core.data.template_probes import accepts_parts, media_placeholder
 from llf_core.data.text_blocks import first_token
-from llf_core.data.truncation import count_trained, split_blocks, split_long
+from llf_core.data.truncation import ConversationTruncator, count_trained, split_blocks, split_long
 from llf_core.data.word_cache import fast_tokenizer_of
 
 if TYPE_CHECKING:

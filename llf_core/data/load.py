@@ -12,10 +12,9 @@ from llf_core.config.did_you_mean import listed
 from llf_core.data.cloud_storage import CloudFile, fetch_file
 from llf_core.data.data_file import file_type
 from llf_core.data.errors import DataError
+from llf_core.data.file_readers import READERS, read_file, record_unit, records_of_batch
 from llf_core.data.hub import load_hub_dataset
-from llf_core.data.read_file import READERS, read_file, record_unit
 from llf_core.data.records import BrokenLine, Record, RecordOrBroken
-from llf_core.data.table_records import records_of_batch
 from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.interleave import interleave_order
 from llf_core.data.load import OpenedDataset, open_source
 from llf_core.data.media import check_options
-from llf_core.data.packed_dataset import PackedRows
-from llf_core.data.packing import pack
+from llf_core.data.packing import PackedRows, pack
 from llf_core.data.report import DataReport, decode_row
 from llf_core.data.sources import media_dir, sources_of
 from llf_core.data.text_blocks import first_token, plan_blocks, write_blocks

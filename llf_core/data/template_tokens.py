@@ -13,12 +13,13 @@ from llf_core.config.chat_templates import template_names
 from llf_core.config.did_you_mean import listed
 from llf_core.config.new_tokens import requested_tokens
 from llf_core.data.templates import named_template
-from llf_core.untrusted import UnreadableError, read_bytes, read_object_or_empty
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, UnreadableError, read_bytes, read_object_or_empty, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llf_core.config import RunConfig
+
 
 FAST = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -94,3 +95,21 @@ def _fits(name: str, knows: Callable[[str], bool]) -> bool:
 
 def _made_of_text(name: str) -> bool:
     return not named_template(name).tokens
+
+
+def own_template_text(folder: Path) -> str | None:
+    """Read the text of a model's own chat template, of several the one named `default`; None if there is none."""
+
+    def real(name: str) -> Path:
+        return Path(os.path.realpath(folder / name))  # the cache of a hub has links
+
+    with suppress(UnreadableError, FileNotFoundError):
+        return read_text(real("chat_template.jinja"), MODEL_SETTINGS_BYTES)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        written = read_object_or_empty(real(name), MODEL_SETTINGS_BYTES).get("chat_template")
+        if isinstance(written, list):
+            named = (one for one in written if isinstance(one, dict) and one.get("name") == "default")
+            written = next(named, {}).get("template")
+        if isinstance(written, str):
+            return written
+    return None

@@ -10,34 +10,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.config import RunConfig
 from llf_core.config.paths import expanded
 from llf_core.config.rules.conditions import joins_texts
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.file_readers import read_file, row_count
 from llf_core.data.formats.conversation import cell_of
 from llf_core.data.load import open_source
 from llf_core.data.media import KINDS, PLACEHOLDER
 from llf_core.data.media_headers import Header, read_header, reads
 from llf_core.data.media_tokens import media_tokens
-from llf_core.data.read_file import read_file
 from llf_core.data.records import Record
 from llf_core.data.sources import media_dir, sources_of
-from llf_core.data.table_records import row_count
 from llf_core.data.text_blocks import group_ends
+from llf_core.estimate import check_fit
+from llf_core.estimate.cards import cards_of_place
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
+from llf_core.estimate.past_runs import known_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Row
     from llf_core.data.source import Source
+    from llf_core.estimate import FitCheck
+
 
 BYTES_PER_TOKEN = 4.3
 """Bytes of UTF-8 per token of a usual tokenizer, in English; other scripts have more bytes a letter."""
@@ -284,3 +288,27 @@ def _texts(conversation: Conversation) -> list[str]:
 
 def _tokens(text: str) -> int:
     return round(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE
+
+
+def estimate(config: object, on: str | None = None) -> FitCheck:
+    """Forecast memory, disk, time and speed of a run before it starts, without loading the model or torch.
+
+    Args:
+        config: a `RunConfig`, a dict, YAML text, or the path of a YAML or JSON file. Its data set is a name or a file,
+            not rows.
+        on: cards that this machine need not have, such as `8 x H100 80GB`, each with a process; None for this machine.
+
+    Returns:
+        The forecast: `.fits`, `.memory` (bytes by part), `.rooms` (devices), `.disk` (bytes), `.duration`, `.changes`
+        that make it fit. What is unknown is None. `print(found.text())` shows it.
+
+    Raises:
+        ConfigError: the config has errors.
+        ModelSizeError: a file of the model has a size that no model has.
+    """
+    loaded = config if isinstance(config, RunConfig) else RunConfig.load(config)
+    lengths = known_lengths(loaded) or lengths_from_text(loaded)
+    if on is None:
+        return check_fit(loaded, lengths)
+    cards = cards_of_place(on)
+    return check_fit(loaded.replace(num_processes=cards.count, num_nodes=1, use_cpu=False), lengths, (cards,))

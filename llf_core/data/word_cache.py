@@ -6,19 +6,18 @@ the token ids of a text are those of its words.
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llf_core.data.fast_tokenizer import FastTokenizer, Pieces
-from llf_core.data.split_patterns import splits_before_blanks
-from llf_core.data.word_boundaries import byte_offsets, word_starts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.fast_tokenizer import Spans
+
 
 MAX_WORD_LENGTH = 40
 """Maximum number of characters of a cached word; longer ones are rarely repeated."""
@@ -180,3 +180,124 @@ def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | Non
 def fast_tokenizer_of_backend(backend: Tokenizer) -> FastTokenizer:
     """Fast implementation of a tokenizer of the `tokenizers` library, as of a changed copy; see `fast_tokenizer_of`."""
     return CachedTokenizer(backend) if splits_before_blanks(backend) else FastTokenizer(backend)
+
+
+BLANK = 0x20
+SPACES = np.zeros(256, dtype=bool)
+"""Single bytes that are whitespace in Python, whose definition is wider than Unicode's."""
+SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
+WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
+"""Whitespace that has two or three bytes in UTF-8."""
+
+
+def byte_offsets(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Byte offsets (UTF-8) of each text in the concatenation, and of positions in it."""
+    found, start = [], 0
+    for text, own in zip(texts, places, strict=True):
+        if text.isascii():
+            found.append([start, *(start + place for place in own)])
+            start += len(text)
+        else:
+            found.append([start, *(start + len(text[:place].encode()) for place in own)])
+            start += len(text.encode())
+    return found
+
+
+def word_starts(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | None) -> NDArray[np.int64]:
+    """First byte of each word, `[words + 1]`: at borders, around special tokens, and at spaces between two words.
+
+    Args:
+        data: the texts, UTF-8.
+        borders: bytes where a text or piece begins, ascending, the first one 0.
+        signs: pattern of the tokens that split a text wherever they occur.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    begins = np.zeros(len(raw) + 1, dtype=bool)
+    blanks = np.flatnonzero(raw == BLANK)
+    before, after = blanks - 1, np.minimum(blanks + 1, len(raw) - 1)
+    apart = ~(SPACES[raw[before]] | SPACES[raw[after]])
+    if not data.isascii():
+        apart &= ~(_ends_wide(raw, before) | _begins_wide(raw, after))
+    begins[blanks[apart]] = True
+    if signs is not None:
+        around = np.array([match.span() for match in signs.finditer(data)], np.int64).reshape(-1, 2)
+        # A match across a border is not a token, and the matches after it may be wrong.
+        if (np.searchsorted(borders, around[:, 0], side="right") == np.searchsorted(borders, around[:, 1])).all():
+            borders = np.concatenate([borders, around.ravel()])
+    # A space at the end or the beginning of a text is not between two words; the first word includes the latter.
+    begins[borders[borders > 0] - 1] = False
+    begins[borders] = True
+    return np.append(np.flatnonzero(begins[: len(raw)]), len(raw))
+
+
+def _begins_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether multi-byte whitespace begins at a position."""
+    found = np.isin(raw[places], [one.encode()[0] for one in WIDE])
+    begun = places[found][:, None] + np.arange(3)
+    read = raw[np.minimum(begun, len(raw) - 1)]
+    found[found] = _is_one(read, [one.encode() for one in WIDE])
+    return found
+
+
+def _ends_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether multi-byte whitespace ends at a position, judged by its last two bytes."""
+    found = np.isin(raw[places], [one.encode()[-1] for one in WIDE])
+    read = raw[places[found][:, None] + np.arange(-1, 1)]
+    found[found] = _is_one(read, [one.encode()[-2:] for one in WIDE])
+    return found
+
+
+def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
+    """Whether each row of bytes begins with one of the given sequences."""
+    found = np.zeros(len(read), dtype=bool)
+    for one in set(wanted):
+        found |= (read[:, : len(one)] == list(one)).all(axis=1)
+    return found
+
+
+# Patterns with which byte-level tokenizers split texts: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. None can
+# match a space after a character that is not white space, and none has a lookbehind.
+ENDINGS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+MAIN = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + ENDINGS,
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + ENDINGS,
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+    + ENDINGS,
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + ENDINGS,
+}
+BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
+"""Patterns without spaces that split off parts before."""
+
+
+def splits_before_blanks(backend: Tokenizer) -> bool:
+    """Whether a tokenizer always splits a text before a single space between two words.
+
+    Then the token ids of a text are those of its words. Proven for byte-level BPE tokenizers with a pattern of `MAIN`.
+    """
+    model = backend.model
+    if type(model).__name__ != "BPE" or model.dropout or backend.pre_tokenizer is None:
+        return False
+    if backend.normalizer is not None and type(backend.normalizer).__name__ != "NFC":
+        return False
+    added = backend.get_added_tokens_decoder().values()
+    if any(one.lstrip or one.rstrip or one.single_word or any(map(str.isspace, one.content)) for one in added):
+        return False
+    state: dict[str, Any] = json.loads(backend.pre_tokenizer.__getstate__())
+    parts: list[dict[str, Any]] = state["pretokenizers"] if state["type"] == "Sequence" else [state]
+    splits = [_splits(part) for part in parts]
+    return None not in splits and True in splits and parts[-1]["type"] == "ByteLevel"
+
+
+def _splits(part: dict[str, Any]) -> bool | None:
+    """Whether a pre-tokenizer splits words at spaces; None if unknown."""
+    if part["type"] == "ByteLevel":
+        return None if part["add_prefix_space"] else bool(part["use_regex"])
+    if part["type"] == "Digits":
+        return False
+    if part["type"] == "Split" and part["behavior"] == "Isolated" and not part["invert"]:
+        pattern = part["pattern"].get("Regex")
+        return True if pattern in MAIN else False if pattern in BESIDE else None
+    return None

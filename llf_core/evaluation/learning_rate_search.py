@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from llf_core.config.number_format import with_unit
 from llf_core.config.registry import method_of, stage_of
-from llf_core.data.kind_check import dataset_problems
+from llf_core.data.precheck import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError, check_whole
 from llf_core.launch.cell_rows import write_rows
@@ -198,7 +198,7 @@ def _checked_rates(given: Sequence[float]) -> list[float]:
 
 def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
     """Seconds of all steps if no branch diverges; None if the time of a step is unknown."""
-    from llf_core.data.estimate import estimate
+    from llf_core.data.text_lengths import estimate
 
     try:
         found = estimate(config).duration

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.config.registry import stage_of
-from llf_core.data.kind_check import dataset_problems
+from llf_core.data.precheck import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError, check_whole
 from llf_core.launch.cell_rows import write_rows
@@ -206,7 +206,7 @@ def _preview(
 
 def _planned_completions(config: RunConfig) -> int | None:
     """Completions that a run samples in one process; None if the number of its steps is unknown."""
-    from llf_core.data.estimate import estimate
+    from llf_core.data.text_lengths import estimate
 
     try:
         found = estimate(config).duration

@@ -155,7 +155,7 @@ def load_checked_config(
         overrides: `key=value`.
         command: see `launch`; another trainer may accept other names.
         data_check: finds problems in the first records of the data sets of a config without other errors, such as
-            columns that match no format: `llf_core.data.kind_check.dataset_problems`; None checks names only.
+            columns that match no format: `llf_core.data.precheck.dataset_problems`; None checks names only.
     """
     from llf_core.config import Problem, validate
     from llf_core.config.name_checks import check

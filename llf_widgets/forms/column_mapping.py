@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.data.align import format_of
-from llf_core.data.kind_check import FORMAT_KEYS
+from llf_core.data.precheck import FORMAT_KEYS
 from llf_widgets.forms.dataset_columns import ROLES, DatasetColumns, find_columns
 from llf_widgets.forms.form_widget import FormWidget
 

@@ -119,7 +119,7 @@ class FitStrip(FormWidget):
 
 def _forecast(config: RunConfig | None) -> tuple[FitCheck | None, str]:
     """The forecast of a config, or the sentence that is shown without one."""
-    from llf_core.data.estimate import estimate
+    from llf_core.data.text_lengths import estimate
 
     if config is None:
         return None, INVALID

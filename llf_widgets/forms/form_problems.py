@@ -10,10 +10,9 @@ from llf_core.config import Problem
 from llf_core.config.build import setting_fix
 from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
 from llf_core.config.registry import all_declared
-from llf_core.data.kind_check import dataset_problems
 from llf_core.data.media_problems import media_problems
+from llf_core.data.precheck import dataset_problems, template_problems
 from llf_core.data.sources import CELL_ROWS_LABEL
-from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.launchers import launch_problem
 from llf_core.runs.folder import home, run_ids

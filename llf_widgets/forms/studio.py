@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.data.kind_check import usable_datasets
+from llf_core.data.precheck import usable_datasets
 from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.forms import static_config, suggestions
 from llf_widgets.forms.background_imports import preload

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import DataError
-from llf_core.data.read_file import READERS, read_file
+from llf_core.data.file_readers import READERS, read_file, row_count
 from llf_core.data.records import BrokenLine
-from llf_core.data.table_records import row_count
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 from llf_core.user_error import UserError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import ConfigError
-from llf_core.data.kind_check import dataset_problems
+from llf_core.data.precheck import dataset_problems
 from llf_core.runs import home, list_runs
 from llf_widgets import start
 

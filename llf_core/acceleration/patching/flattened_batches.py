@@ -1,6 +1,6 @@
 """Flattened batches, and the models that do not support them according to their config.
 
-Documents are kept apart in labels by `llf_core.data.document_boundaries`, in attention by
+Documents are kept apart in labels by `llf_core.data.collate`, in attention by
 `llf_core.acceleration.kernels.attention`, in recurrent state by `per_document`.
 """
 

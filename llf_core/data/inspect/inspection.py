@@ -19,7 +19,7 @@ from llf_core.data.inspect.notable_records import Notable, duplicates, from_repo
 from llf_core.data.inspect.untruncated_example import untruncated_examples
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import media_token_ids
-from llf_core.data.packed_dataset import PackedRows
+from llf_core.data.packing import PackedRows
 from llf_core.data.preparation import peeked_records, prepare
 from llf_core.data.records import Record
 from llf_core.data.report import decode_row

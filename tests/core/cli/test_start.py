@@ -26,7 +26,7 @@ def test_commands_without_a_config_do_not_import_what_reads_one(arguments):
 def test_a_check_imports_no_module_that_encodes_examples(tmp_path):
     (tmp_path / "run.yaml").write_text("model_name_or_path: smollm2-135m-instruct\ndataset: llf_demo\n")
     found = imported("validate", str(tmp_path / "run.yaml"))
-    assert "llf_core.data.kind_check" in found
+    assert "llf_core.data.precheck" in found
     assert not found & NEVER
     of_data = {"preparation", "encoder", "build", "example_store", "report", "packing", "parallel"}
     assert not found & {f"llf_core.data.{name}" for name in of_data}

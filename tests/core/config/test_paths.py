@@ -1,7 +1,7 @@
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.data.read_file import READERS
+from llf_core.data.file_readers import READERS
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llf_core.data import table_records, text_records
+from llf_core.data import file_readers
 from llf_core.data.errors import DataError
-from llf_core.data.read_file import read_file
+from llf_core.data.file_readers import read_file, row_count
 from llf_core.data.records import BrokenLine, Record
-from llf_core.data.table_records import row_count
 
 ROWS = [
     {"instruction": "Say ä", "output": "ä"},
@@ -241,8 +240,8 @@ def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind)
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(text_records, "MAX_LINE_BYTES", 50)
-    monkeypatch.setattr(text_records, "READ_BYTES", 7)
+    monkeypatch.setattr(file_readers, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(file_readers, "READ_BYTES", 7)
     lines = [
         '{"a": "one"}',
         '{"a": "' + "x" * 100 + '"}',
@@ -276,7 +275,7 @@ def test_a_table_of_one_column_has_no_delimiter(tmp_path):
 
 def test_a_table_with_a_line_without_an_end_is_a_sentence(tmp_path, monkeypatch):
     before = csv.field_size_limit()
-    monkeypatch.setattr(text_records, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(file_readers, "MAX_LINE_BYTES", 50)
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n" + "x" * 100 + ",3\n")
     with pytest.raises(DataError, match=r"rows.csv has a line of more than 0 MB \(line 3\)"):
@@ -289,10 +288,10 @@ def test_a_parquet_file_is_unpacked_by_bytes(tmp_path, monkeypatch):
     texts = [f"{number}" * 400 for number in range(1000, 1100)]
     parquet.write_table(pa.table({"a": texts}), path, row_group_size=60, use_dictionary=False)
     sizes = []
-    original = table_records.records_of_batch
-    monkeypatch.setattr(table_records, "MAX_SLICE_BYTES", 16_000)
+    original = file_readers.records_of_batch
+    monkeypatch.setattr(file_readers, "MAX_SLICE_BYTES", 16_000)
     monkeypatch.setattr(
-        table_records, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
+        file_readers, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
     )
     assert [one.row["a"] for one in read_file(path)] == texts
     assert [one.index for one in read_file(path)] == list(range(100))

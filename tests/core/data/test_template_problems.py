@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llf_core.data.own_template import own_template_text
-from llf_core.data.template_problems import template_problems
+from llf_core.data.precheck import template_problems
+from llf_core.data.template_tokens import own_template_text
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 READS_ONE = "{% for m in messages %}{{ m.reasoning_content }}{{ m['content'] }}{% endfor %}"

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.data.estimate import estimate
-from llf_core.data.text_lengths import MOST_RECORDS, lengths_from_text
+from llf_core.data.text_lengths import MOST_RECORDS, estimate, lengths_from_text
 
 
 def config(dataset: object, **more: object) -> RunConfig:

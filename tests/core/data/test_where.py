@@ -6,7 +6,7 @@ import json
 import pytest
 
 from llf_core.data import prepare
-from llf_core.data.read_file import read_file, record_unit
+from llf_core.data.file_readers import read_file, record_unit
 
 GOOD = {"instruction": "Hi", "output": "Yo"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.strategies import STRATEGIES
-from llf_core.data.estimate import estimate
+from llf_core.data.text_lengths import estimate
 from llf_core.estimate import Device, Forecaster, check_fit
 from llf_core.estimate.cards import card_of, cards, cards_of_place
 from llf_core.estimate.example_lengths import full_length

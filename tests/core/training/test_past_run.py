@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.data.estimate import estimate
+from llf_core.data.text_lengths import estimate
 from llf_core.estimate import Forecaster, find_devices
 from llf_core.estimate.past_runs import known_lengths, past_runs, table_file
 from llf_core.runs.config_file import run_config
