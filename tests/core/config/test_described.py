@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from llf_core.config import RunConfig, fields, preset, presets, schema, validate
-from llf_core.config.reference_docs import main, reference
+from llf_core.config.field_specs import SECTIONS
+from llf_core.config.reference_docs import GUIDES, main, reference
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,14 +62,25 @@ def test_the_schema_takes_good_configs_and_refuses_others():
 
 
 def test_the_reference_is_current_and_names_every_key(tmp_path):
-    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    docs = ROOT / "docs"
+    for name in ("config.md", "llama_factory.md"):
+        (tmp_path / name).write_text((docs / name).read_text(encoding="utf-8"), encoding="utf-8")
+    main([str(tmp_path)])
+    text = (docs / "config.md").read_text(encoding="utf-8")
     assert text == reference(), "run: python -m llf_core.config.reference_docs"
+    for name in ("config.md", "llama_factory.md"):
+        written = (tmp_path / name).read_text(encoding="utf-8")
+        assert written == (docs / name).read_text(encoding="utf-8"), "run: python -m llf_core.config.reference_docs"
     for spec in fields():
-        assert f"`{spec.key}`" in text
-    main([str(tmp_path / "config.md")])
-    assert (tmp_path / "config.md").read_text(encoding="utf-8") == text
+        assert text.count(f"\n| `{spec.key}` |") == 1
     for line in text.splitlines():
         assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 6, line
+
+
+def test_the_reference_begins_with_what_the_form_shows_first():
+    first = re.findall(r"^\| `(\w+)` \|", reference().partition("\n## Model\n")[0], re.MULTILINE)
+    assert first == [spec.key for spec in fields() if spec.level == "basic"]
+    assert set(GUIDES) == set(SECTIONS)
 
 
 def test_config_imports_nothing_heavy():
