@@ -1,4 +1,7 @@
-"""Engines that are servers of their own: asked by HTTP, against a real one; and the commands of vLLM and SGLang."""
+"""Engines that are servers of their own, asked by HTTP: `llf serve` stands for vLLM and SGLang, which never run here.
+
+Of those two, their commands, requests and errors are tested.
+"""
 
 from __future__ import annotations
 
