@@ -1,4 +1,4 @@
-"""What README.md tells people to type exists."""
+"""What README.md tells people to type exists, and every page is reached from it."""
 
 from __future__ import annotations
 
@@ -69,3 +69,23 @@ def test_code_uses_public_names(code):
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)", TEXT))
 def test_a_link_leads_somewhere(target):
     assert (ROOT / target).exists()
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        links = {
+            (page.parent / target).resolve()
+            for page in new
+            for target in re.findall(r"\]\((?!https?:)([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+        }
+        assert not [link for link in links if not link.exists()]
+        new = links - reached
+    assert {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} <= reached
+
+
+def test_contributing_maps_every_package():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    packages = [path.parent.name for path in (ROOT / "llf_core").glob("*/__init__.py")]
+    assert not [name for name in packages if f"`llf_core/{name}/`" not in text]
