@@ -83,9 +83,3 @@ def test_every_page_is_reached_from_the_readme():
         assert not [link for link in links if not link.exists()]
         new = links - reached
     assert {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} <= reached
-
-
-def test_contributing_maps_every_package():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    packages = [path.parent.name for path in (ROOT / "llf_core").glob("*/__init__.py")]
-    assert not [name for name in packages if f"`llf_core/{name}/`" not in text]
