@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 TOKENS, CONCURRENT, START_SECONDS = 48, 8, 180.0
 FIGURES = {
-    "first_token": ("seconds to the first token of a request alone", ("at most", 1.0)),
-    "single": ("tokens per second of a request alone", ("at least", 1.0)),
-    "concurrent": (f"tokens per second of {CONCURRENT} requests at once", ("at least", 1.0)),
+    "first_token": "seconds to the first token of a request alone",
+    "single": "tokens per second of a request alone",
+    "concurrent": f"tokens per second of {CONCURRENT} requests at once",
 }
 PEERS = {"transformers": "transformers", "llamafactory": "LLaMA-Factory"}
 
@@ -153,19 +153,18 @@ def servers(peers: list[str], folder: str) -> dict[str, tuple[list[str], int, di
     return found
 
 
-def ratios(found: dict[str, dict[str, list[float]]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What each figure is beside each peer's, and its goal."""
-    made, goals = {}, {}
+def ratios(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """What each figure is beside each peer's."""
+    made = {}
     for peer in list(found)[1:]:
-        for figure, (what, goal) in FIGURES.items():
+        for figure, what in FIGURES.items():
             values = [one / other for one, other in zip(found["llf"][figure], found[peer][figure], strict=True)]
             key = figure if peer == "transformers" else f"{peer}_{figure}"
             made[key] = {
                 "what": f"{what}: llf / {PEERS[peer]}", "median": statistics.median(values), "min": min(values),
                 "max": max(values),
             }  # fmt: skip
-            goals[key] = list(goal)
-    return made, goals
+    return made
 
 
 def main() -> None:
@@ -189,15 +188,13 @@ def main() -> None:
             for name, (command, port, env, path, model) in commands.items()
         }
         found = measure(sides, asked.rounds)
-    made, goals = ratios(found)
-    for key, value in made.items():
-        spread = f"{value['min']:.2f} to {value['max']:.2f}"
-        print(f"{value['what']}: {value['median']:.2f} ({spread}); goal: {' '.join(map(str, goals[key]))}")
+    made = ratios(found)
+    for value in made.values():
+        print(f"{value['what']}: {value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})")
     if not asked.keep:
         return
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known["servers"] = {
-        "goals": goals,
         "ratios": made,
         "rounds": found,
         "tokens": TOKENS,

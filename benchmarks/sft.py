@@ -29,7 +29,7 @@ from benchmarks import results, search, startup, sweep
 from benchmarks.contender import Bench, settings_file, settings_hash, train
 from benchmarks.peers import FOLDER, LLAMA_FACTORY, peer_environment, versions
 from benchmarks.processes import module, our_environment, plain_environment, run
-from benchmarks.ratios import CLAIMS, counted, disagreement, step_seconds, tokens_per_second
+from benchmarks.ratios import counted, disagreement, step_seconds, tokens_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,9 +195,8 @@ def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
 def tell(stored: dict[str, Any]) -> None:
     """Prints the ratios and how far the held-out losses are apart."""
     for name, ratio in stored["ratios"].items():
-        spread, claim = stored["ranges"][name], CLAIMS[name]
-        reached = "reached" if claim.reached(ratio, claim.must) else "MISSED"
-        print(f"{name:30}{ratio:7.2f}  ({spread['min']:.2f} to {spread['max']:.2f})  must {claim.must}: {reached}")
+        spread = stored["ranges"][name]
+        print(f"{name:30}{ratio:7.2f}  ({spread['min']:.2f} to {spread['max']:.2f})")
     for name, group in stored["groups"].items():
         if "held_out" in group:
             print(f"{name}: held-out losses differ by at most {100 * disagreement(group['held_out']):.2f} %")
