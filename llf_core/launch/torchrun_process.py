@@ -19,6 +19,7 @@ import psutil
 
 from llf_core.doctor.finding import Finding
 from llf_core.runs import RunFolder, RunReader, RunWriter, read_status, status
+from llf_core.runs.kill import AGENT_VARIABLE
 from llf_core.runs.process import host
 from llf_core.runs.process_exit import exit_with
 from llf_core.runs.status import BrokenRunError
@@ -40,6 +41,7 @@ def main() -> int:
     nodes, node = (int(place[0]), int(place[1])) if place else (1, 0)
     # The agent would end all ranks within 30 seconds. Rank 0 agrees with the others on a stop instead.
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT"
+    os.environ[AGENT_VARIABLE] = str(os.getpid())
     signal.signal(signal.SIGTERM, lambda *_: _pass_on(folder, node))
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

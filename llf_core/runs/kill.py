@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SUPERVISOR_SECONDS = 3.0  # for a live supervisor to act on a request; chosen by hand
 RUN_VARIABLE = "LLF_RUN"
 """Environment variable of a trainer that holds its run's folder."""
+AGENT_VARIABLE = "LLF_AGENT"
+"""Environment variable of a rank that holds the process id of torchrun's agent, its parent."""
 ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 

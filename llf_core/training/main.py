@@ -15,6 +15,7 @@ from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
+from llf_core.runs.kill import AGENT_VARIABLE
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.process_exit import exit_with
@@ -75,9 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 def _end_with_parent() -> None:
     """End when torchrun's agent ends, even by SIGKILL (Linux): each rank leads a session that nobody else would end."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
+        if os.getppid() != int(os.environ.get(AGENT_VARIABLE, os.getppid())):  # it has ended before
             os._exit(1)
 
 

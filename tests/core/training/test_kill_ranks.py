@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -9,10 +11,11 @@ import psutil
 import pytest
 
 from llf_core.launch import launch
+from llf_core.runs.kill import AGENT_VARIABLE
 from tests.core.training.test_processes import ended, ranks_of, settings, values  # noqa: F401 - a fixture
 from tests.processes import processes_of, wait_for_supervisor
 
-pytestmark = [pytest.mark.launches, pytest.mark.long, pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.timeout(7200)
 MOMENTS = int(os.environ.get("LLF_TEST_MOMENTS", "20"))
 STEPS, SOON = 40, 10  # seconds within which the end of a run is told
 WHO = ("rank 0", "rank 1", "agent", "supervisor", "agent and supervisor")
@@ -61,6 +64,8 @@ def kill_and_resume(config, who, wait, home):
     return killed, state, values(run, "loss")
 
 
+@pytest.mark.launches
+@pytest.mark.long
 def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exactly(settings, llf_home):  # noqa: F811
     seed = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 2**32))
     print(f"LLF_TEST_SEED={seed}")  # shown where it fails
@@ -88,3 +93,10 @@ def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exac
         assert state in {"finished", "failed", "lost"}
         assert losses == whole[which], (who, wait)
         number, made = number + 1, made + (killed > 0)
+
+
+def test_a_rank_whose_agent_ended_before_it_began_ends(tmp_path):
+    told = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", AGENT_VARIABLE: "1"}
+    command = [sys.executable, "-P", "-m", "llf_core.training.main", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | told, capture_output=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
