@@ -22,8 +22,8 @@ HALF = 2
 START = """# Methods, quantizers, modifiers and optimizers
 
 What a config can be tuned with, in the words of the form. `python -m llf_core.config.method_docs` generates this page
-from the declarations and the table of quantizers. `docs/config.md` has their options. `llf validate` and the form
-say what cannot be combined, and why. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory
+from the declarations and the table of quantizers. [The reference](config.md#method) has their options. `llf validate`
+and the form say what cannot be combined, and why. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory
 and speed.
 [A tutorial](../notebooks/methods.ipynb) compares LoRA, QLoRA, GaLore, BAdam, freeze and full fine-tuning on one task,
 with three seeds.
@@ -33,7 +33,8 @@ METHODS = """
 
 Which parameters are trained. A frozen base may be quantized (`quantization_bit`); an adapter is saved apart from its
 base, can be continued (`adapter_name_or_path`) and loads with plain PEFT. Of the servers, vLLM, llama.cpp and Ollama
-load adapters of LoRA; the form and `llf parameters` say which of its options they refuse, and what to set.
+load adapters of LoRA; the form and `llf parameters` say which of its options they refuse, and what to set. For vLLM
+this is what its documentation and code say; it was not run.
 `peft_type: LILY` mixes its matrices by the mean of its router over all tokens of a batch: the loss of an example
 depends on the other examples of its micro-batch and on its own later tokens.
 """
