@@ -9,11 +9,21 @@ from transformers import TrainingArguments
 
 from llf_core.config import fields
 from llf_core.config.registry import optimizer_of
+from llf_core.config.rules.conditions import shards_weights
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
+
+
+class ShardedArguments(TrainingArguments):  # type: ignore[misc]  # transformers ships no types
+    """Arguments of a run whose model `llf_core.stages.base.sharding.shard` puts on the devices."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """False: the Trainer leaves the model where it was loaded, since a device may not hold all of it."""
+        return False
 
 
 def training_arguments(  # noqa: PLR0913 - what the run's folder and device decide
@@ -75,6 +85,8 @@ def training_arguments(  # noqa: PLR0913 - what the run's folder and device deci
         values.pop("optim")  # `TrainingLoop.create_optimizer` builds it
     if optimizer_of(config).layerwise(config):
         values["max_grad_norm"] = 0.0  # when a step ends, no gradients are left to clip
+    if kind is TrainingArguments and shards_weights(config):
+        kind = ShardedArguments
     arguments = kind(**(values | more))
     # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would use for several, splits batches
     # anywhere and cannot split flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)

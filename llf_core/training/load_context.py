@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,8 @@ def load_context(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: 
     alone = _main_loads_alone(source, config)
     place = replace(plan, device="cpu" if is_main() else "meta") if alone else plan
     loaded = load_model(source, config, place)
+    if place.device == "meta":  # a resume loads its checkpoint in each process, which has no effect there
+        warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
     if not isinstance(data.train, Stream):
         method.sample = partial(_some_examples, data.train, loaded.device)
     model = _adapted(loaded, source, config, writer, method=method, sees=processor is not None)

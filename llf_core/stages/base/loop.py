@@ -85,9 +85,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Create the trainer. Arguments are the stage and those of `transformers.Trainer`."""
-        self.stage = stage
         super().__init__(**kwargs)
         self.add_callback(ResultWeights())
+        self.stage = stage
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self.pending_losses: list[tuple[int, list[tuple[Tensor, ...]]]] = []
@@ -112,7 +112,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             The optimizer, also set as `optimizer`.
         """
         trained, config = self.model if model is None else model, self.stage.config
-        sharded = self._shards
+        sharded = config is not None and world_size() > 1 and shards_weights(config)
         if config is not None and sharded and self.optimizer is None:
             shard(trained, self.args.device, keeps=STRATEGIES[config.launch.strategy].keeps_gathered)
             self.is_distributed_loading_by_transformers = True  # accelerate wraps nothing around such a model
@@ -126,22 +126,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         if sharded:
             keep_shards_apart(optimizer)
         return optimizer
-
-    @property
-    def _shards(self) -> bool:
-        """Whether `shard` distributes the model, when its optimizer is made."""
-        config = self.stage.config
-        return config is not None and world_size() > 1 and shards_weights(config)
-
-    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        """Move the model as `transformers.Trainer` does, unless it will be sharded: it may not fit as a whole."""
-        if not self._shards:
-            super()._move_model_to_device(model, device)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load weights as `transformers.Trainer` does; one that waits for those of the first process needs none."""
-        if self.model.device.type != "meta":
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's metrics; an optimizer that frees gradients in the backward pass has measured their norm.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
-from llf_core.acceleration.patching.install import accelerate, restore
+from llf_core.acceleration.patching.flattened_batches import flatten_probe
+from llf_core.acceleration.patching.install import accelerate, parts_of, restore, take_over
 from llf_core.acceleration.patching.matching import match_mlp, match_norm
 from llf_core.acceleration.patching.probe_module import plain_copy
 from llf_core.stages.sft import SFT
@@ -146,6 +149,20 @@ def test_restored_parts_are_the_models_own():
     assert "forward" in vars(model.model.layers[0].mlp)
     restore(model)
     assert not any("forward" in vars(module) for module in model.model.modules())
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3-next", "llama4"])
+def test_another_process_takes_over_what_was_replaced(name):
+    model, other, meta = (with_lora(tiny(name), target_modules=["q_proj", "v_proj"]) for _ in range(3))
+    accelerate(model)
+    parts = pickle.loads(pickle.dumps(parts_of(model)))
+    for one in (other, meta.to("meta")):
+        take_over(one, parts)
+        assert parts_of(one) == parts
+    batch = flatten_probe([torch.arange(3, 9), torch.arange(20, 24)])
+    with torch.no_grad():
+        logits = [forward(one.eval(), batch, lambda hidden, head: head.logits(hidden)) for one in (model, other)]
+    assert torch.equal(*logits)
 
 
 def test_the_states_of_modules_and_of_randomness_are_left_as_they_were():
