@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from llf_core.doctor.finding import Finding
 from llf_core.doctor.preference_rules import (
     chosen_likelihood_falls,
     completions_truncated,
@@ -22,14 +21,14 @@ from llf_core.doctor.preference_rules import (
     no_preference,
     no_reward_variance,
 )
-from llf_core.doctor.rule import Rule, compares_pairs, ranks_pairs, samples_groups, samples_one, with_loss
+from llf_core.doctor.rule import Finding, Rule, compares_pairs, ranks_pairs, samples_groups, samples_one, with_loss
 from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llf_core.doctor.run_metrics import RunMetrics
+    from llf_core.doctor.rule import RunMetrics
 
 CONSECUTIVE = 3
 """Number of consecutive logged values that must agree."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.declarations.stages.preference_losses import REFERENCE_FREE
-from llf_core.doctor.finding import Finding
+from llf_core.doctor.rule import Finding
 from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
-    from llf_core.doctor.run_metrics import RunMetrics
+    from llf_core.doctor.rule import RunMetrics
 
 WINDOW = 5
 """Number of consecutive logged values that must agree."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from llf_core.doctor.finding import Finding
+from llf_core.doctor.rule import Finding
 from llf_core.runs import RunFolder, RunReader, RunWriter, read_status, status
 from llf_core.runs.kill import AGENT_VARIABLE
 from llf_core.runs.process import host

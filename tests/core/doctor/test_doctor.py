@@ -13,7 +13,7 @@ from llf_core.config.declaration import StageDeclaration
 from llf_core.config.registry import declared
 from llf_core.doctor import Doctor
 from llf_core.doctor.loss_rules import RULES
-from llf_core.doctor.run_metrics import RunMetrics
+from llf_core.doctor.rule import RunMetrics
 from llf_core.launch import Run
 from llf_core.runs import RunReader, RunWriter
 from llf_core.runs.config_file import read_config

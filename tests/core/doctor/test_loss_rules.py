@@ -10,7 +10,7 @@ from llf_core.config.declaration import StageDeclaration
 from llf_core.config.registry import declared
 from llf_core.doctor import loss_rules
 from llf_core.doctor.loss_rules import RULES
-from llf_core.doctor.run_metrics import RunMetrics
+from llf_core.doctor.rule import RunMetrics
 
 HEALTHY_SEEDS = range(10)
 

@@ -12,7 +12,7 @@ from llf_core.acceleration.patching.causal_head import Head
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.stages.sft import SFTOptions
 from llf_core.config.ignore_index import IGNORED
-from llf_core.doctor.run_metrics import RunMetrics
+from llf_core.doctor.rule import RunMetrics
 from llf_core.runs import RunReader
 from llf_core.stages.sft import dft_weights, eaft_weights, token_weights
 
