@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from llf_core.redaction.file_modes import make_folder
 from llf_core.remote.address import parse_address
-from llf_core.remote.mirrored_files import APPENDED, BEAT_SECONDS, CHUNK, MOST_BYTES, REPLACED, SILENCE_SECONDS
+from llf_core.remote.on_host import APPENDED, BEAT_SECONDS, CHUNK, MOST_BYTES, REPLACED, SILENCE_SECONDS
 from llf_core.remote.ssh import MARK, RemoteError, check_hello, decoded, encoded, problem, ssh_command
 from llf_core.runs import RunFolder, read_status
 from llf_core.runs.control import pending_requests, remove_request

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core import __version__
-from llf_core.remote.mirrored_files import APPENDED, BEAT_SECONDS, CHUNK, MOST_BYTES, REPLACED
 from llf_core.remote.ssh import encoded
 from llf_core.runs import RunFolder, home, kill_run, list_runs, open_run, read_status
 from llf_core.runs.control import REQUEST_TYPES
@@ -35,6 +34,26 @@ if TYPE_CHECKING:
 
     Send = Callable[[Mapping[str, object], bytes], None]
 
+APPENDED = ("metrics.jsonl", "events.jsonl", "samples.jsonl", "examples.jsonl", "log.txt")
+"""Append-only files; only new bytes are copied."""
+REPLACED = (
+    "config.yaml",
+    "env.json",
+    "meta.json",
+    "output.json",
+    "queue.json",
+    "replay.json",
+    "resolved.yaml",
+    "trained.json",
+)
+"""Files that are replaced and copied as a whole. `status.json` is written from the host's status messages."""
+MOST_BYTES = 64 << 20
+"""Maximum size of a replaced file; larger ones are skipped."""
+CHUNK = 1 << 20
+BEAT_SECONDS = 2.0
+"""Interval at which each side sends at least one message."""
+SILENCE_SECONDS = 15.0
+"""Silence after which the connection counts as broken; chosen by hand, as is the interval above."""
 LOOK_SECONDS = 0.3  # between two looks at the run
 ABANDONED_SECONDS = 60.0  # without a word from the other side
 REQUEST_LINE = 2 * REQUEST_BYTES
