@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
 from llf_core.launch.environment import start_facts
-from llf_core.launch.stored_config import check_place, check_stored, check_urls, stored_config
+from llf_core.launch.resume import check_place, check_stored, check_urls, stored_config
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import read_config, run_config

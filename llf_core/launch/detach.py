@@ -37,9 +37,9 @@ def start_supervisor(
         folder: the run, in the state `created`.
         env: additional environment variables, for example tokens; not stored.
         command: program with its arguments, to start instead of the trainer.
-        mode: `--joins` where another machine's supervisor writes the status (`llf_core.launch.node_supervisor`),
+        mode: `--joins` where another machine's supervisor writes the status (`llf_core.launch.supervisor`),
             `--slurm` and the number of a job, or `--ray` and the address of a cluster, where it is supervised there
-            (`llf_core.launch.launchers.slurm_watch`, `ray_watch`), `--held` where it ends with its stdin.
+            (`llf_core.launch.launchers.cluster_watch`), `--held` where it ends with its stdin.
 
     Raises:
         RuntimeError: it did not start; the run is `failed`, and the message has the cause.

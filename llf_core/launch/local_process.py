@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.launch.rendezvous import node_rank
 from llf_core.runs.config_file import read_config
 from llf_core.runs.plain_text import plain_environment
 from llf_core.untrusted import read_object_or_empty
@@ -53,6 +52,25 @@ def trainer_command(folder: RunFolder) -> list[str]:
     if isinstance(processes, int) and processes > 1:
         return [*python, "llf_core.launch.torchrun_process", str(folder.path), str(processes)]
     return [*python, "llf_core.training.main", str(folder.path)]
+
+
+def node_rank() -> int:
+    """Rank of this machine, from 0: the variable `NODE_RANK`, as in LLaMA-Factory."""
+    found = os.environ.get("NODE_RANK", "")
+    return int(found) if found.isdecimal() else 0
+
+
+def rendezvous_of(target: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    host, _, port = target.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports
+        raise ValueError(target)
+    return host, int(port)
 
 
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:

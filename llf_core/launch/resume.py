@@ -6,12 +6,12 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llf_core.launch.environment import threads_of_config
-from llf_core.launch.stored_config import check_stored
 from llf_core.launch.sync_process import KEY, ask_place
-from llf_core.launch.world_size import settings_of_processes
+from llf_core.redaction.url_secrets import missing_url_secrets
 from llf_core.runs import Checkpoints, status, update_env
 from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.creation import write_config
@@ -28,8 +28,10 @@ from llf_core.untrusted import leads_to_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from llf_core.config import Problem, RunConfig
     from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder, Status
+
 
 TEARDOWN_SECONDS = 20.0
 """Maximum seconds to wait until the processes of the last attempt have exited; chosen by hand."""
@@ -136,3 +138,101 @@ def _begin_attempt(folder: RunFolder, last: Status, fields: Mapping[str, object]
         except OSError:
             keep_reason(folder, attempt, reason)
         raise RuntimeError(reason) from error
+
+
+def settings_of_processes(config: RunConfig, processes: int) -> dict[str, int]:
+    """Settings that share the examples of a step among another number of processes, without larger batches per process.
+
+    ```
+    2 processes with batches of 2:  4 processes with batches of 1, or 1 with batches of 2 and 2 accumulation steps
+    ```
+
+    Raises:
+        ValueError: these processes cannot make the same steps.
+    """
+    training, before = config.training, config.launch.num_processes
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    if processes < 1:
+        raise ValueError(f"num_processes is {processes}. Expected at least 1.")
+    if processes == before:
+        return {}
+    if training.train_sampling_strategy == "group_by_length":
+        raise ValueError(
+            "`train_sampling_strategy: group_by_length` orders the examples by the batch size of each process: with "
+            f"{processes} processes instead of {before}, some would be read twice. Resume with {before}."
+        )
+    whole = batch * before * accumulation
+    share, left = divmod(whole, processes)
+    if left or (training.dataloader_drop_last and batch * before % processes):
+        fitting = [n for n in range(1, whole + 1) if not whole % n]
+        if training.dataloader_drop_last:  # what an epoch drops depends on the size of a batch of all processes
+            fitting = [n for n in fitting if not batch * before % n]
+        raise ValueError(
+            f"A step of this run has {whole} examples, which {processes} processes cannot share equally. Expected "
+            f"num_processes to be one of {', '.join(map(str, fitting))}."
+        )
+    if training.dataloader_drop_last:
+        size = batch * before // processes
+    else:
+        size = next(n for n in range(min(batch, share), 0, -1) if not share % n)
+    return {
+        "num_processes": processes,
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": share // size,
+    }
+
+
+def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = None) -> None:
+    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed."""
+    config = stored_config(folder, what)
+    check_urls(config.flat(), what, env)
+    check_place(config)
+
+
+def check_place(config: RunConfig) -> None:
+    """Check that a config can be started where it says.
+
+    Raises:
+        ConfigError: it cannot; the message has the reason.
+    """
+    from llf_core.config import ConfigError
+    from llf_core.launch.launchers import launch_problem
+
+    problem = launch_problem(config)
+    if problem is not None:
+        raise ConfigError((problem,))
+
+
+def stored_config(folder: RunFolder, what: str) -> RunConfig:
+    """The config of a run; `what` is the verb of the message, such as `resume`.
+
+    Raises:
+        ConfigError: the config has errors; it holds each with file, line and fix.
+    """
+    from llf_core.config import ConfigError, validate
+
+    report = validate(folder.config)
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    if errors:
+        raise ConfigError(tuple(replace(one, message=_told(one, folder, what)) for one in errors))
+    return report.accepted()
+
+
+def check_urls(values: Mapping[str, object], what: str, env: Mapping[str, str] | None = None) -> None:
+    """Check that the environment has the credentials of the URLs in a stored config.
+
+    Raises:
+        ConfigError: `LLF_URLS` lacks a URL with credentials; it names the key.
+    """
+    from llf_core.config import ConfigError, Problem
+
+    untold = missing_url_secrets(values, {**os.environ, **(env or {})}, what)
+    if untold:
+        raise ConfigError(tuple(Problem("unresolved", key, values[key], told) for key, told in untold.items()))
+
+
+def _told(problem: Problem, folder: RunFolder, what: str) -> str:
+    place = f"{folder.config}{f' (line {problem.line})' if problem.line else ''}"
+    fixes = " or ".join(f"{fix.label[:1].lower()}{fix.label[1:]}" for fix in problem.fixes)
+    how = f"In {place}: {fixes}. Then {what}" if fixes else f"Fix it in {place}, then {what}"
+    return f"{problem.message} This version of LLF does not accept the config of this run. {how} again."

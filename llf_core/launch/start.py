@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.launch.environment import start_facts
-from llf_core.launch.launchers import launch_problem, start_run
+from llf_core.launch.launchers import keys_of_place, launch_problem, start_run
 from llf_core.launch.launchers.torchrun import joins, keys_of_variables, run_to_join
-from llf_core.launch.on import keys_of_place
 from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
 from llf_core.launch.send_run import add_data, config_there, is_sent, place_of_folder, send_run
@@ -63,7 +62,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         command: program with its arguments, to start instead of the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
         data_check: see `load_checked_config`.
-        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for LLaMA-Factory's variables, else the config.
+        on: where it runs, see `llf_core.launch.launchers.keys_of_place`; None for LLaMA-Factory's variables, else the
+            config.
     """
     from llf_core.rewards import REWARDS
 

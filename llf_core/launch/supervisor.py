@@ -1,4 +1,4 @@
-"""Supervises one attempt of a run: heartbeat, kill and stop requests, doctor, final status."""
+"""Supervises one attempt of a run: heartbeat, kill and stop requests, doctor, final status; and its ranks elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from llf_core.runs.final_status import kept_reason
 from llf_core.runs.kill import RUN_VARIABLE
 from llf_core.runs.last_step import last_logged_step
 from llf_core.runs.process import ProcessId, boot_id, host
-from llf_core.runs.status import HEARTBEAT_SECONDS
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import HEARTBEAT_SECONDS, BrokenRunError
 
 if TYPE_CHECKING:
     import subprocess
@@ -45,6 +46,8 @@ DOCTOR_SECONDS = 5.0
 TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
 REMOVED_SECONDS = 3.0
 """How long a run's status must be missing before its trainer is killed; chosen by hand, for network drives."""
+END_SECONDS = 10.0
+"""Maximum seconds for the ranks to end by themselves after the run has ended elsewhere."""
 
 
 class Supervisor:
@@ -305,3 +308,37 @@ class Supervisor:
             if not is_disk_error(error):
                 raise
             logger.warning(f"A line could not be written: {error}")
+
+
+def supervise_node(folder: RunFolder, taken_over: Callable[[], object]) -> None:
+    """Start the ranks of this machine, and end them when the run has ended, is lost or is removed."""
+    attempt = read_status(folder).attempt
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.append(number))
+    with open_to_append(folder.log) as log:
+        environment = computing_environment(os.environ, threads_of(folder)) | {RUN_VARIABLE: str(folder.path)}
+        ranks = Trainer(trainer_command(folder), environment, log)
+    ranks.go()
+    taken_over()
+    over_since: float | None = None
+    while ranks.wait(POLL_SECONDS) is None:
+        if asked:
+            asked.clear()
+            ranks.signal(signal.SIGTERM)
+        if not _is_over(folder, attempt):
+            over_since = None
+        elif over_since is None:
+            over_since = time.monotonic()
+        elif time.monotonic() - over_since > END_SECONDS:
+            ranks.signal(signal.SIGKILL, group=True)
+
+
+def _is_over(folder: RunFolder, attempt: int) -> bool:
+    try:
+        now = shown_status(folder)
+    except BrokenRunError:
+        return True
+    except OSError:  # a drive that does not answer
+        return False
+    return now.has_ended or now.attempt != attempt

@@ -33,15 +33,15 @@ def main(arguments: list[str]) -> None:
     path, *rest = arguments
     folder = RunFolder(Path(path))
     if rest[:1] == ["--joins"]:
-        from llf_core.launch.node_supervisor import supervise_node
+        from llf_core.launch.supervisor import supervise_node
 
         supervise_node(folder, lambda: os.write(write_end, b"."))
     elif rest[:1] == ["--slurm"]:
-        from llf_core.launch.launchers.slurm_watch import watch_job
+        from llf_core.launch.launchers.cluster_watch import watch_job
 
         watch_job(folder, rest[1], lambda: os.write(write_end, b"."))
     elif rest[:1] == ["--ray"]:
-        from llf_core.launch.launchers.ray_watch import watch_task
+        from llf_core.launch.launchers.cluster_watch import watch_task
 
         watch_task(folder, rest[1], rest[3:], lambda: os.write(write_end, b"."))
     else:

@@ -9,9 +9,8 @@ from llf_core.config.choice_reasons import STRATEGY_KEY, choice_reasons, explain
 from llf_core.config.name_checks import Answer
 from llf_core.config.strategies import STRATEGIES, Strategy
 from llf_core.launch.environment import gpu_count
-from llf_core.launch.launchers import LAUNCHERS, launch_problem
+from llf_core.launch.launchers import LAUNCHERS, launch_problem, place_of
 from llf_core.launch.launchers.local import LOCAL
-from llf_core.launch.on import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import validate
-from llf_core.launch.combinations import combination_label, combinations
+from llf_core.launch.parameter_sweep import combination_label, combinations
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.values import choice_options, control_kind, format_value, parse_value
 

@@ -1,6 +1,6 @@
 """Ray: a task of an existing cluster starts the supervisor on a node with room, in the shared folder of runs.
 
-`ray_driver` submits the task, `ray_node` is the task, `ray_watch` stays on this machine.
+`ray_driver` submits the task, `ray_node` is the task, `cluster_watch` stays on this machine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.launch.detach import mark_failed, start_supervisor
 from llf_core.launch.launchers.launcher import Launcher
+from llf_core.launch.local_process import rendezvous_of
 from llf_core.launch.queue import enqueue
-from llf_core.launch.rendezvous import rendezvous_of
 from llf_core.redaction.url_secrets import URLS_VARIABLE
 from llf_core.runs import read_status, status, update_env
 from llf_core.runs.config_file import run_config

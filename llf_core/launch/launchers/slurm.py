@@ -1,6 +1,6 @@
 """Slurm: `sbatch` queues a job that starts the supervisor in its allocation, in the shared folder of runs.
 
-`slurm_job` is the job, `slurm_watch` stays on this machine. Further options are Slurm's own variables, such as
+`slurm_job` is the job, `cluster_watch` stays on this machine. Further options are Slurm's own variables, such as
 `SBATCH_ACCOUNT`, `SBATCH_TIMELIMIT` and `SBATCH_MEM_PER_NODE`.
 """
 

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _begins_again(folder: RunFolder) -> bool:
-    """Whether there is something left to train: the attempt that `slurm_watch` has queued, or a new one."""
+    """Whether there is something left to train: the attempt that `cluster_watch` has queued, or a new one."""
     until = time.monotonic() + 2 * SILENCE_SECONDS
     while time.monotonic() < until:
         now = shown_status(folder)

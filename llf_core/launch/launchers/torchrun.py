@@ -14,7 +14,7 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import gpu_count, packages
 from llf_core.launch.launchers.launcher import Launcher
 from llf_core.launch.launchers.local import too_few_gpus
-from llf_core.launch.rendezvous import node_rank, rendezvous_of
+from llf_core.launch.local_process import node_rank, rendezvous_of
 from llf_core.runs.config_file import read_config
 from llf_core.runs.folder import open_run, run_ids
 from llf_core.runs.shown_status import shown_status

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig, quantizers
 from llf_core.config.field_specs import field
-from llf_core.launch import environment, launch, launchers, on
+from llf_core.launch import environment, launch, launchers
 from llf_core.launch.launchers import LAUNCHERS, launch_problem
 from llf_core.launch.launchers.launcher import Launcher
 from llf_core.runs import list_runs
@@ -35,8 +35,8 @@ def test_the_key_names_the_launchers_that_exist():
     ],
 )
 def test_words_become_keys(text, keys, monkeypatch):
-    monkeypatch.setattr(on, "gpu_count", lambda: 4)
-    assert on.keys_of_place(text) == keys
+    monkeypatch.setattr(launchers, "gpu_count", lambda: 4)
+    assert launchers.keys_of_place(text) == keys
 
 
 @pytest.mark.parametrize("text", ["", "0 processes", "two processes", "-1 gpus", "moon", "2", "2 processes; rm -rf x"])
@@ -47,7 +47,7 @@ def test_nonsense_is_refused_before_a_run_is_made(text):
 
 
 def test_more_gpus_than_there_are_are_refused(monkeypatch):
-    monkeypatch.setattr(on, "gpu_count", lambda: 1)
+    monkeypatch.setattr(launchers, "gpu_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"`on` is '4 gpus'. This machine has 1 NVIDIA GPU\."):
         launch(CONFIG, on="4 gpus")
     monkeypatch.setattr(launchers.local, "gpu_count", lambda: 2)
@@ -100,7 +100,7 @@ def test_every_start_asks_the_launcher_of_the_config(monkeypatch):
 
 
 def test_a_number_of_processes_is_stored(monkeypatch):
-    monkeypatch.setattr(on, "gpu_count", lambda: 0)
+    monkeypatch.setattr(launchers, "gpu_count", lambda: 0)
     run = launch(CONFIG, command=NOTHING, on="2 processes")
     wait_for_supervisor(run)
     stored = read_config(run.folder.config)

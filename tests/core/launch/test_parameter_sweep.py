@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.config import ConfigError
 from llf_core.launch import sweep
-from llf_core.launch.combinations import MAX_RUNS, combination_label
+from llf_core.launch.parameter_sweep import MAX_RUNS, combination_label
 from llf_core.runs import list_runs
 
 

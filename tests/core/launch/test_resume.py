@@ -10,7 +10,7 @@ import pytest
 from llf_core.config import ConfigError
 from llf_core.launch import Run
 from llf_core.launch.branch import branch, replay
-from llf_core.launch.stored_config import check_stored
+from llf_core.launch.resume import check_stored
 from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request, status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.process import ProcessId

@@ -3,7 +3,7 @@
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.launch.world_size import settings_of_processes
+from llf_core.launch.resume import settings_of_processes
 
 
 def config(processes, batch, accumulation, **more):

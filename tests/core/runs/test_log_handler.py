@@ -15,7 +15,7 @@ RESULTS = {
     "cli",
     "evaluation/worker_process.py",
     "launch/progress_line.py",
-    "launch/run_control.py",
+    "launch/run.py",
     "runs/log_handler.py",
 }
 """What prints the result of a command or a cell, and the handler itself."""

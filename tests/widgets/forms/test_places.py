@@ -12,8 +12,7 @@ import llf_core.launch
 from llf_core.config.field_specs import field
 from llf_core.config.strategies import STRATEGIES
 from llf_core.launch import launchers
-from llf_core.launch.launchers import LAUNCHERS
-from llf_core.launch.on import keys_of_place, place_of
+from llf_core.launch.launchers import LAUNCHERS, keys_of_place, place_of
 from llf_widgets.forms import Studio
 from tests.widgets.forms.test_studio import row, section, tell, type_into
 

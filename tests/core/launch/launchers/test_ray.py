@@ -8,9 +8,9 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import launch
-from llf_core.launch.launchers import launch_problem, ray, ray_watch
+from llf_core.launch.launchers import cluster_watch, launch_problem, ray
+from llf_core.launch.launchers.cluster_watch import WaitingRun
 from llf_core.launch.launchers.ray_node import supervise
-from llf_core.launch.launchers.waiting_run import WaitingRun
 from llf_core.launch.queue import MachineLoad, enqueue
 from llf_core.runs import create_run, list_runs, read_status, send_request, status
 from llf_core.runs.shown_status import shown_status
@@ -76,7 +76,7 @@ def driver(code):
 def looked(folder, process):
     """The run's state after the watch has looked once, and whether that is all."""
     try:
-        done = ray_watch._is_done(folder, WaitingRun(folder, ray.HOST), 1, process)
+        done = cluster_watch._is_done(folder, WaitingRun(folder, ray.HOST), 1, process)
     finally:
         process.kill()
     return shown_status(folder).state, done

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import launch
-from llf_core.launch.launchers import launch_problem, slurm, slurm_watch
+from llf_core.launch.launchers import cluster_watch, launch_problem, slurm
 from llf_core.launch.launchers.slurm import job_options, job_script
 from llf_core.launch.queue import MachineLoad, enqueue
 from llf_core.runs import create_run, list_runs, read_status, send_request, status
@@ -109,7 +109,7 @@ def job(monkeypatch):
             self.folder = create_run(RunConfig.load(PARTITION).yaml(defaults=True), "queued")
             enqueue(self.folder)
             status.update(self.folder, host=slurm.HOST, boot_id=None)
-            self.watch = slurm_watch._Watch(self.folder, "7")
+            self.watch = cluster_watch._JobWatch(self.folder, "7")
 
         def shown(self, state=None, restarts=0):
             """The run's state after the watch has looked at the job once, and whether that is all."""
@@ -118,9 +118,9 @@ def job(monkeypatch):
             return shown_status(self.folder).state, done
 
     one = Job()
-    monkeypatch.setattr(slurm_watch, "ask", lambda *_: f"{one.state:<32}{one.restarts:<16}\n")
-    monkeypatch.setattr(slurm_watch, "cancel", lambda _: setattr(one, "cancelled", True))
-    monkeypatch.setattr(slurm_watch, "LAST_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_watch, "ask", lambda *_: f"{one.state:<32}{one.restarts:<16}\n")
+    monkeypatch.setattr(cluster_watch, "cancel", lambda _: setattr(one, "cancelled", True))
+    monkeypatch.setattr(cluster_watch, "LAST_SECONDS", 0.0)
     return one
 
 

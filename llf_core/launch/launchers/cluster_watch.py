@@ -1,28 +1,34 @@
-"""Watches the Slurm job of a run: until it starts, when Slurm requeues it, and at its end."""
+"""Watches a run that a cluster has queued, by Slurm or Ray: until it starts, when it is requeued, and at its end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.launch.launchers.slurm import HOST, ask, cancel
-from llf_core.launch.launchers.waiting_run import WaitingRun
+from llf_core.launch.launchers.ray import HOST as RAY_HOST
+from llf_core.launch.launchers.slurm import HOST as SLURM_HOST
+from llf_core.launch.launchers.slurm import ask, cancel
 from llf_core.launch.queue import enqueue
 from llf_core.launch.resume import resume
-from llf_core.runs import read_status
+from llf_core.runs import RunWriter, read_status, status
 from llf_core.runs.checkpoints import recoverable_message
+from llf_core.runs.control import pending_requests, remove_request
+from llf_core.runs.files import open_to_append
 from llf_core.runs.kill import killed_reason
+from llf_core.runs.process import ProcessId
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from llf_core.runs import RunFolder, Status
+    from llf_core.runs import Request, RunFolder, Status
 
 POLL_SECONDS, RUNNING_SECONDS = 1.0, 5.0
-"""Seconds between two polls of a pending and of a running job; chosen by hand."""
+"""Seconds between two polls of a pending job or task, and of a running job; chosen by hand."""
 KILL_SECONDS = 10.0
 """Maximum seconds for the supervisor in the allocation to carry out a kill; then Slurm cancels the job."""
 LAST_SECONDS = 3.0
@@ -34,9 +40,36 @@ ENDED = frozenset(
 """States of a job whose allocation is gone, see `man squeue`."""
 
 
+class WaitingRun:
+    """A run whose supervisor is started elsewhere; until then `host`, not this machine, is in its status."""
+
+    def __init__(self, folder: RunFolder, host: str) -> None:
+        self._folder = folder
+        self._host = host
+
+    def heartbeat(self, attempt: int) -> None:
+        """Record that the run still waits."""
+        own, beat = ProcessId.own().json(), time.time()
+        status.update(self._folder, of_attempt=attempt, host=self._host, boot_id=None, supervisor=own, heartbeat=beat)
+
+    def requests(self, *types: str) -> list[Request]:
+        """Pending requests of these types."""
+        return [one for one in pending_requests(self._folder) if one.type in types]
+
+    def close(self, now: Status, state: str, reason: str) -> None:
+        """Write why the run ended if its supervisor has not, and answer its pending requests."""
+        self._folder.queue.unlink(missing_ok=True)
+        writer = RunWriter(self._folder, now.attempt)
+        writer.close(state, reason)
+        for request in self.requests("stop", "kill"):
+            writer.event("answer", id=request.id, request=request.type, ok=True, message=reason)
+            remove_request(request)
+        writer.release()
+
+
 def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> None:
     """Keep the status of a run right while its job waits, and write why it ended if its supervisor cannot."""
-    watch = _Watch(folder, job)
+    watch = _JobWatch(folder, job)
     if folder.queue.exists():
         watch.run.heartbeat(read_status(folder).attempt)
     taken_over()
@@ -55,10 +88,10 @@ def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> 
         time.sleep(pause)
 
 
-class _Watch:
+class _JobWatch:
     def __init__(self, folder: RunFolder, job: str) -> None:
         self._folder = folder
-        self.run = WaitingRun(folder, HOST)
+        self.run = WaitingRun(folder, SLURM_HOST)
         self._job = job
         self._attempt = read_status(folder).attempt
         self._restarts = 0
@@ -131,3 +164,55 @@ class _Watch:
         told = f"Slurm ended job {self._job} ({state}) {at}."
         self.run.close(now, "failed", f"{told} {recoverable_message(self._folder)}")
         return True
+
+
+def watch_task(folder: RunFolder, address: str, command: Sequence[str], taken_over: Callable[[], object]) -> None:
+    """Have Ray start a run, keep its status right while it waits, and write why it ended if its supervisor cannot."""
+    run, attempt = WaitingRun(folder, RAY_HOST), read_status(folder).attempt
+    run.heartbeat(attempt)
+    taken_over()
+    module = [sys.executable, "-P", "-m", "llf_core.launch.launchers.ray_driver"]
+    words = [str(folder.path), str(attempt), address, *(("--", *command) if command else ())]
+    with open_to_append(folder.log) as log:
+        driver = subprocess.Popen(  # noqa: S603 - our own module
+            [*module, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        while not _is_done(folder, run, attempt, driver):
+            time.sleep(POLL_SECONDS)
+    except BrokenRunError:  # the run was removed
+        pass
+    finally:
+        driver.kill()
+
+
+def _is_done(folder: RunFolder, run: WaitingRun, attempt: int, driver: subprocess.Popen[str]) -> bool:
+    """Check the run and Ray's driver once; True when there is nothing left to watch."""
+    try:
+        now = shown_status(folder)
+        if now.attempt != attempt:
+            return True
+        ended = driver.poll() is not None
+        if now.final:
+            return ended  # Ray gets the room back from the task itself
+        if now.state == "queued" and run.requests("stop", "kill"):
+            driver.kill()
+            driver.wait()
+            run.close(now, "stopped", "Removed from Ray's queue before it started. Resume starts it.")
+            return True
+        if ended and now.state in {"queued", "lost"}:
+            at = f"at step {now.step} of {now.total}" if now.total else "before its first step"
+            said = _ray_said(driver)
+            run.close(now, "failed", f"Ray ended the run {at}: {said.rstrip('.')}. {recoverable_message(folder)}")
+            return True
+        if now.state == "queued":
+            run.heartbeat(attempt)
+    except OSError:  # a drive that does not answer
+        return False
+    return False
+
+
+def _ray_said(driver: subprocess.Popen[str]) -> str:
+    assert driver.stdout is not None  # noqa: S101 - for the type checker
+    lines = driver.stdout.read().strip().splitlines()
+    return lines[-1] if lines else f"the connection to its head was lost (exit code {driver.returncode})"
