@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 from tests.process_state import ProcessState, loggers, seed
 
 FAULTS = {

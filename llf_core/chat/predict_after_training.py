@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.runs import Inbox, RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
-from llf_core.runs.log_handler import log_to_run
-from llf_core.runs.log_stream import tolerate_a_full_log
-from llf_core.runs.phases import begin_phase
+from llf_core.runs.phases import ProgressEvents, begin_phase
 from llf_core.runs.prediction_files import RESULT, RESULTS
-from llf_core.runs.progress_events import ProgressEvents
+from llf_core.runs.process_log import log_to_run, tolerate_a_full_log
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
@@ -146,7 +144,7 @@ def _predictions(folder: RunFolder, writer: RunWriter, config: RunConfig, watch:
 
 if __name__ == "__main__":
     from llf_core.runs.foreign_code import started_by_user
-    from llf_core.runs.process_exit import exit_with
+    from llf_core.runs.process_log import exit_with
 
     with started_by_user():
         exit_with(main)

@@ -29,7 +29,7 @@ from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.errors import ModelError
 from llf_core.models.lazy_imports import prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

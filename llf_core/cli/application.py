@@ -118,7 +118,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign, or a file name that is no text
             stream.reconfigure(errors="backslashreplace")
-    from llf_core.runs.log_handler import log_to
+    from llf_core.runs.process_log import log_to
 
     log_to("stderr")  # stdout is the command's result
     try:

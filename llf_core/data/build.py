@@ -26,7 +26,7 @@ from llf_core.data.rename_fields import renames_of
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.template_check import difference_from_own, template_check
 from llf_core.data.template_facts import find_template
-from llf_core.runs.progress_events import ProgressEvents
+from llf_core.runs.phases import ProgressEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

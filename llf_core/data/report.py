@@ -12,7 +12,7 @@ from llf_core.config.number_format import percent, with_unit
 from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import DataError
 from llf_core.data.template_check import RENDERED, FieldCheck
-from llf_core.runs.duplicate_examples import duplicates_warning
+from llf_core.runs.findings import duplicates_warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ from llf_core.doctor.preference_rules import (
     no_reward_variance,
 )
 from llf_core.doctor.rule import Finding, Rule, compares_pairs, ranks_pairs, samples_groups, samples_one, with_loss
-from llf_core.runs.duplicate_examples import duplicates_warning
+from llf_core.runs.findings import duplicates_warning
 from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def validation_overlap(metrics: RunMetrics) -> Finding | None:
 
 
 def duplicate_examples(metrics: RunMetrics) -> Finding | None:
-    """Find many examples that occur several times per epoch, see `llf_core.runs.duplicate_examples`."""
+    """Find many examples that occur several times per epoch, see `llf_core.runs.findings`."""
     warning = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
     if warning is None:
         return None

@@ -26,8 +26,8 @@ from llf_core.runs import open_run
 from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
-from llf_core.runs.log_handler import log_to
 from llf_core.runs.plain_text import without_escapes
+from llf_core.runs.process_log import log_to
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:

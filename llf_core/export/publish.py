@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from llf_core.config.name_checks.output_folder import PREVIOUS
 from llf_core.export.errors import ExportError
 from llf_core.export.receipt import RECEIPT, read_receipt
+from llf_core.runs.moving import replace_folder
 from llf_core.runs.process import host
-from llf_core.runs.replace_folder import replace_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -381,12 +381,12 @@ class Run:
             The attributes of `llf_core.runs.listing.Row` with `remaining`; `metrics`, the last value of each by name,
             and `counted`, the key metrics among them; `folder` and `output`, paths, the second None without a result;
             `checkpoints`, the steps of complete ones; `trained` and `servers`, the values of
-            `llf_core.runs.trained.trained_json`; `bytes` of the folder.
+            `llf_core.runs.description.trained_json`; `bytes` of the folder.
         """
+        from llf_core.runs.description import last_model_event, trained_json
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row
         from llf_core.runs.metric_catalog import key_values
-        from llf_core.runs.trained import last_model_event, trained_json
 
         row = read_row(self.folder).json()
         trained = trained_json(self.folder, last_model_event(self.events()))

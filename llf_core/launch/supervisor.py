@@ -25,7 +25,7 @@ from llf_core.runs.fault_points import reach
 from llf_core.runs.files import open_to_append
 from llf_core.runs.final_status import kept_reason
 from llf_core.runs.kill import RUN_VARIABLE
-from llf_core.runs.last_step import last_logged_step
+from llf_core.runs.pace import last_logged_step
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import HEARTBEAT_SECONDS, BrokenRunError

@@ -25,8 +25,7 @@ def main(arguments: list[str]) -> None:
 
     from llf_core.launch.supervisor import Supervisor
     from llf_core.runs import RunFolder
-    from llf_core.runs.log_handler import log_to_run
-    from llf_core.runs.log_stream import tolerate_a_full_log
+    from llf_core.runs.process_log import log_to_run, tolerate_a_full_log
 
     tolerate_a_full_log()
     log_to_run()

@@ -23,9 +23,7 @@ import psutil
 from llf_core.runs import Checkpoints, RunFolder, read_status
 from llf_core.runs.config_file import read_config
 from llf_core.runs.formatting import size
-from llf_core.runs.log_handler import log_to_run
-from llf_core.runs.log_stream import tolerate_a_full_log
-from llf_core.runs.process_exit import exit_with
+from llf_core.runs.process_log import exit_with, log_to_run, tolerate_a_full_log
 from llf_core.runs.run_store import RunStore, SyncError, TakenOverError, check_writable, run_place
 from llf_core.runs.status import BrokenRunError, effective_status
 from llf_core.runs.writer import write_event

@@ -24,8 +24,7 @@ from llf_core.remote.ssh import MARK, RemoteError, check_hello, decoded, encoded
 from llf_core.runs import RunFolder, read_status
 from llf_core.runs.control import pending_requests, remove_request
 from llf_core.runs.files import json_bytes, open_lock, open_to_append, replace_file
-from llf_core.runs.find import find_run
-from llf_core.runs.folder import check_run_id, open_run
+from llf_core.runs.folder import check_run_id, find_run, open_run
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import UnreadableError, open_file

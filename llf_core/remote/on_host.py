@@ -18,10 +18,9 @@ from llf_core.remote.ssh import encoded
 from llf_core.runs import RunFolder, home, kill_run, list_runs, open_run, read_status
 from llf_core.runs.control import REQUEST_TYPES
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.find import find_run
-from llf_core.runs.folder import run_ids
+from llf_core.runs.folder import find_run, run_ids
 from llf_core.runs.jsonl import records
-from llf_core.runs.run_table import table
+from llf_core.runs.run_text import table
 from llf_core.runs.shown_status import shown_status
 from llf_core.untrusted import REQUEST_BYTES, NotPlainError, UnreadableError, json_value, open_file, read_bytes
 from llf_core.user_error import UserError

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_core.runs.checkpoints import Checkpoints
     from llf_core.runs.control import Inbox, Request, send_request
     from llf_core.runs.creation import create_run
-    from llf_core.runs.downsample import decimate
+    from llf_core.runs.curves import decimate
     from llf_core.runs.folder import RunFolder, home, open_run
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
@@ -66,7 +66,7 @@ _LAZY = {
     "clean": ".bin",
     "find_cleanable": ".bin",
     "create_run": ".creation",
-    "decimate": ".downsample",
+    "decimate": ".curves",
     "delete_run": ".bin",
     "folder_bytes": ".bin",
     "free_bytes": ".listing",

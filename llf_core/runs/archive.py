@@ -1,7 +1,8 @@
-"""A whole run as a zip file for another machine: `export_run` and `import_run`."""
+"""Zip files: a whole run for another machine (`export_run`, `import_run`), and folders written piece by piece."""
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import shutil
@@ -16,13 +17,15 @@ from llf_core.runs.folder import RunFolder, blocked_path_message, check_run_id, 
 from llf_core.runs.formatting import size
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.zip_stream import CHUNK, files_below, name_in_zip, zip_chunks
 from llf_core.untrusted import leads_to_file, leads_to_folder, open_file, real_path
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from _typeshed import ReadableBuffer
+
+CHUNK = 1 << 20
 # fmt: off
 FILES = frozenset({
     "config.yaml", "resolved.yaml", "env.json", "status.json", "metrics.jsonl", "events.jsonl", "samples.jsonl",
@@ -228,3 +231,58 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> Ite
 
 def _unreadable(file: Path, error: Exception) -> ArchiveError:
     return ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.")
+
+
+def files_below(root: Path) -> list[Path]:
+    """Regular files below a folder, sorted, to zip them. Links are skipped: they could lead to any file of the machine.
+
+    Each file is opened once, because an error can be reported only before a download begins.
+    """
+    if root.is_symlink():
+        return []
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
+        paths = (root.joinpath(place, name) for name in names)
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    found.sort()
+    for path in found:  # before the answer begins, which could then only break off
+        os.close(open_file(path, root))
+    return found
+
+
+def name_in_zip(path: Path, root: Path) -> str:
+    """Path of a file below a folder, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+
+
+def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
+    """Bytes of an uncompressed zip of files (see `files_below`) in a folder `top`, about 1 MiB at a time."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for path in files:
+            name = f"{top}/{name_in_zip(path, root)}"
+            info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
+            with os.fdopen(open_file(path, root), "rb") as source, archive.open(info, "w", force_zip64=True) as target:
+                while data := source.read(CHUNK):
+                    target.write(data)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A write-only file that keeps data until it is taken, so that `zipfile` can write to a generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def write(self, data: ReadableBuffer) -> int:
+        chunk = bytes(data)
+        self._parts.append(chunk)
+        return len(chunk)
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data

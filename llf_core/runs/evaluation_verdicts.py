@@ -1,4 +1,4 @@
-"""Verdicts of a judge on the answers of two models: a file `verdicts.jsonl` beside the result of the second one."""
+"""Verdicts of a judge and votes of a person on the answers of two models: files beside the result of the second one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 VERDICTS = "verdicts.jsonl"
 Outcome = Literal["win", "tie", "lose"]
 """Whether the second model's answer is better than, as good as, or worse than the first model's."""
+VOTES = "votes.jsonl"
+Vote = Literal["win", "tie", "lose"]
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,32 @@ def _read(line: dict[str, object]) -> JudgedPair | None:
     base, base_name = (str(line.get(key, "")) for key in ("base", "base_name"))
     outcomes = tuple(cast("list[Outcome | None]", orders))
     return JudgedPair(source, index, pair, judge, name, outcomes, said, base, base_name)
+
+
+def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, int], vote: Vote | None) -> None:
+    """Store a vote; it replaces an earlier one on the same example with the same base. None withdraws it.
+
+    Raises:
+        ValueError: `vote` is unknown.
+    """
+    if vote is not None and vote not in get_args(Vote):
+        raise ValueError(f"{vote!r} is no vote. Expected win, tie or lose.")
+    record = {"source": key[0], "index": key[1], "base": base.target.weights, "vote": vote, "time": time.time()}
+    append(result.folder / VOTES, record)
+
+
+def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str, int], Vote]:
+    """Read the last vote on each example of a result compared with `base`, by `ExampleResult.key`.
+
+    Invalid lines are skipped; an unknown vote withdraws the earlier ones on its example.
+    """
+    found: dict[tuple[str, int], Vote] = {}
+    for one in records(result.folder / VOTES):
+        source, index, vote = one.get("source"), one.get("index"), one.get("vote")
+        if not isinstance(source, str) or not isinstance(index, int) or one.get("base") != base.target.weights:
+            continue
+        if isinstance(vote, str) and vote in get_args(Vote):
+            found[source, index] = cast("Vote", vote)
+        else:
+            found.pop((source, index), None)
+    return found

@@ -1,4 +1,4 @@
-"""Advice for warnings and findings, which depends on whether the run is live."""
+"""Advice for warnings and findings, which depends on whether the run is live, and warnings that views share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENDED_STATES = frozenset({*FINAL, "lost"})
+DUPLICATES_SHARE = 0.03
 
 
 def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
@@ -33,3 +34,11 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return rate(value) if isinstance(value, float) else str(value)
+
+
+def duplicates_warning(copies: int, examples: int) -> str | None:
+    """Warn about `copies` of earlier training examples, which the model memorizes (arXiv 2107.06499); None if few."""
+    if copies <= DUPLICATES_SHARE * examples:
+        return None
+    duplicates = "is a duplicate of an earlier one" if copies == 1 else "are duplicates of earlier ones"
+    return f"{copies:,} of the {examples:,} training examples {duplicates}, and each copy is trained on."

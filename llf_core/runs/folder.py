@@ -1,4 +1,4 @@
-"""Paths of a run: `$LLF_HOME/runs/<run_id>/` and the files in it."""
+"""Paths of a run, `$LLF_HOME/runs/<run_id>/` and the files in it, and runs by abbreviated ids."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llf_core.untrusted import is_folder, leads_to_folder
 from llf_core.user_error import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
 LONGEST_ID = 128
 """Maximum characters of a run id; chosen by hand, half of what a file name may have."""
+STAMP = len("20261124-142530")
+ELLIPSIS, MIN_SUFFIX = "…", 3
 RUN_ID = re.compile(rf"(?!.*\.\.)[a-z0-9][a-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 
 
@@ -215,8 +221,6 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
-        from llf_core.runs.nearest_run import nearest_run_hint  # imported late, since a supervisor starts without it
-
         raise FileNotFoundError(
             f"No run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} "
             "`llf runs list` shows all runs. If it was started with another LLF_HOME, set that."
@@ -252,3 +256,68 @@ def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             else:
                 found.append(name)
     return tuple(sorted(found)), dict(sorted(odd.items()))
+
+
+def nearest_run_hint(text: str, known: Sequence[str], others: Iterable[str] = ()) -> str:
+    """` Did you mean …?` with the run whose id or slug is most similar; empty if none is, see `did_you_mean.nearest`.
+
+    Args:
+        known: all ids, oldest first; the newest is preferred.
+        others: further names, such as models.
+    """
+    from llf_core.config.did_you_mean import nearest  # imported late, since a supervisor starts without it
+
+    newest = tuple(reversed(known))
+    named = {one: one for one in newest}
+    for one in newest:
+        named.setdefault(one[STAMP + 1 :], one)
+    meant = nearest(text, [*named, *others])
+    return f" Did you mean {named.get(meant, meant)}?" if meant else ""
+
+
+def find_run(
+    text: str,
+    folder: Path | None = None,
+    *,
+    binned: bool = False,
+    other_names: Callable[[], Iterable[str]] = tuple,
+) -> str:
+    """Resolve a text to a run id: an id, a prefix, prefix and suffix with `…` or `...` between, or `last`, the newest.
+
+    Args:
+        other_names: further names to suggest if no run matches, such as models; called only then.
+
+    Raises:
+        ValueError: no run matches, or several do; the message names those that match, or the closest id.
+    """
+    from llf_core.config.did_you_mean import listed  # imported late, since a supervisor starts without it
+
+    known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
+    if text == "last":
+        if not known:
+            raise ValueError(f"No run in {place} yet.")
+        return known[-1]
+    if text in known:
+        return text
+    begin, _, end = text.replace("...", ELLIPSIS).partition(ELLIPSIS)
+    matching = [one for one in known if text and one.startswith(begin) and one.endswith(end)]
+    if len(matching) > 1:
+        raise ValueError(f"{len(matching)} runs match {text}: {listed(matching)}. Give more characters of one id.")
+    if matching:
+        return matching[0]
+    mean = nearest_run_hint(text, known, other_names())
+    if not mean:
+        check_run_id(text)
+    raise ValueError(f"No run matches {text!r} in {place}.{mean}")
+
+
+def short_id(run_id: str, known: Sequence[str]) -> str:
+    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it."""
+    stamp = run_id[:STAMP]
+    same = [one for one in known if one.startswith(stamp) and one != run_id]
+    if not same:
+        return stamp
+    for length in range(MIN_SUFFIX, len(run_id) - STAMP):
+        if not any(one.endswith(run_id[-length:]) for one in same):
+            return f"{stamp}{ELLIPSIS}{run_id[-length:]}"
+    return run_id

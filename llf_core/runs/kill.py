@@ -13,7 +13,7 @@ import psutil
 from llf_core.runs.checkpoints import recoverable_message
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
-from llf_core.runs.last_step import last_logged_step
+from llf_core.runs.pace import last_logged_step
 from llf_core.runs.process import host
 from llf_core.runs.status import StatusFields, effective_status, read_status, update
 

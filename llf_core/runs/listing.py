@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.checkpoints import has_weights
+from llf_core.runs.description import PLACE_KEYS, place_text
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home_folder
 from llf_core.runs.jsonl import spell_non_finite
-from llf_core.runs.latest_metrics import evaluated
+from llf_core.runs.latest_metrics import CurveSummary, curve_summary, evaluated
 from llf_core.runs.meta import read_meta
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
 from llf_core.runs.pace import Pace, read_pace, remaining
-from llf_core.runs.place import PLACE_KEYS, place_text
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.shown_status import shown_status
-from llf_core.runs.sparkline import CurveSummary, curve_summary
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import NotPlainError, open_file
 from llf_core.untrusted.plain_yaml import yaml_value

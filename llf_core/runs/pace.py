@@ -1,13 +1,15 @@
-"""The newest step of a run, its speed and its remaining time."""
+"""The newest step of a run, its speed and its remaining time; the status is some seconds behind the metrics."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.event_fields import is_count, is_timestamp
+from llf_core.runs.jsonl import parse
 from llf_core.runs.latest_metrics import read_backwards
-from llf_core.untrusted import open_file
+from llf_core.untrusted import open_file, read_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.runs.status import Status
 
 RECENT = 50  # logged steps; older speeds say little about the next hour
+MAX_BYTES = 64 * 1024  # bytes at the end of the metrics; a record has about 300
 STEPPING_STATES = frozenset({"running", "stopping"})
 
 
@@ -32,6 +35,17 @@ class Pace(NamedTuple):
 def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> int:
     """The newest step of a run, from its status and the `[n]` logged steps of its attempt, ascending."""
     return max(status.step, int(logged[-1])) if status.state in STEPPING_STATES and len(logged) else status.step
+
+
+def last_logged_step(folder: RunFolder, status: Status) -> int:
+    """The last step of an attempt according to its status, metrics and checkpoints."""
+    steps = [status.step, *Checkpoints(folder).list()[-1:]]
+    try:
+        records = [parse(line) for line in read_end(folder.metrics, MAX_BYTES).splitlines()]
+    except OSError:  # missing or unreadable: checkpoints and status are used
+        records = []
+    own = (record.get("step") for record in records if record and record.get("attempt") == status.attempt)
+    return max([*steps, *(step for step in own if isinstance(step, int) and is_count(step))])
 
 
 def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: float | None) -> float | None:

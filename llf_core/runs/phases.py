@@ -1,7 +1,8 @@
-"""Phases of a trainer before its first step and after its last one, as events."""
+"""Phases of a trainer before its first step and after its last one, and progress of long operations, as events."""
 
 from __future__ import annotations
 
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
         "predictions": "The result is saved. Answering the evaluation data.",
     }
 )
+INTERVAL_SECONDS = 2.0
 
 
 def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, object] | None) -> str:
@@ -45,3 +47,29 @@ def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
     """
     writer.event("phase", name=name, **({"what": what} if what else {}))
+
+
+class ProgressEvents:
+    """Writes a `progress` event every two seconds, and a last one when all items of a reported operation are completed.
+
+    Args:
+        writer: the attempt's writer; None disables events.
+        of: total number of items; None if unknown, and then there is no last event.
+        more: further fields of every event.
+    """
+
+    def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: object) -> None:
+        self._writer, self._fields = writer, {"what": what, **more} | ({} if of is None else {"of": of})
+        self.of = of
+        self._next = time.monotonic() + INTERVAL_SECONDS
+        self._has_written = False
+
+    def __call__(self, rows: int, **more: object) -> bool:
+        """Report the number of completed items. Returns True if an event was due."""
+        now = time.monotonic()
+        if now < self._next and not (self._has_written and rows == self.of):
+            return False
+        self._next, self._has_written = now + INTERVAL_SECONDS, rows != self.of
+        if self._writer is not None:
+            self._writer.event("progress", **self._fields, rows=rows, **more)
+        return True

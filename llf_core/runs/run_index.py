@@ -31,8 +31,7 @@ from llf_core.runs.metric_catalog import (
     lowercase_label,
     metric_named,
 )
-from llf_core.runs.run_query import BY_METRIC, ORDERS, Entry, IndexedRuns, RunQuery, loss_order
-from llf_core.runs.search import searched_text
+from llf_core.runs.run_query import BY_METRIC, ORDERS, Entry, IndexedRuns, RunQuery, loss_order, searched_text
 from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:

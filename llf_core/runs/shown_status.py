@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.runs.checkpoints import recoverable_message
 from llf_core.runs.disk_errors import failure_message, is_unwritable
 from llf_core.runs.final_status import kept_reason
-from llf_core.runs.last_step import last_logged_step
+from llf_core.runs.pace import last_logged_step
 from llf_core.runs.status import effective_status, is_never_started, read_status
 
 if TYPE_CHECKING:

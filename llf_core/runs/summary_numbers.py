@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.runs.curves import automatic_window, smooth
 from llf_core.runs.metric_catalog import NOTHING_DECLARED, higher_is_better, logged_charts, primary_metric
-from llf_core.runs.smoothing import automatic_window, smooth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
-from llf_core.runs.progress_events import ProgressEvents
+from llf_core.runs.phases import ProgressEvents
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.logprobs import answer_log_probs

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config import RunConfig
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments

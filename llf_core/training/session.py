@@ -27,8 +27,8 @@ from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
+from llf_core.runs.process_log import log_to_run
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.writer import FollowerWriter

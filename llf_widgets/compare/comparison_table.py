@@ -9,6 +9,7 @@ import numpy as np
 
 from llf_core.runs import folder_bytes
 from llf_core.runs.change_journal import read_changes
+from llf_core.runs.curves import label
 from llf_core.runs.formatting import amount_text
 from llf_core.runs.metric_catalog import (
     BY_SET,
@@ -20,7 +21,6 @@ from llf_core.runs.metric_catalog import (
     metric_named,
     primary_metric,
 )
-from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.evaluated_metrics import evaluated_metrics
 from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_at

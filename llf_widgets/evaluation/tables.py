@@ -17,8 +17,7 @@ from llf_core.evaluation.comparison import (
 from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.evaluation.report import data_text, label_text
 from llf_core.metrics.wilson_interval import wilson_interval
-from llf_core.runs.evaluation_verdicts import verdicts_of
-from llf_core.runs.evaluation_votes import votes_of
+from llf_core.runs.evaluation_verdicts import verdicts_of, votes_of
 from llf_core.runs.evaluations import examples_of
 from llf_core.runs.formatting import amount_text, share
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
     from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
-    from llf_core.runs.evaluation_verdicts import JudgedPair
-    from llf_core.runs.evaluation_votes import Vote
+    from llf_core.runs.evaluation_verdicts import JudgedPair, Vote
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
 
 PAGE = 10

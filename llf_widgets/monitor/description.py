@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.runs.place import place_text
+from llf_core.runs.description import place_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

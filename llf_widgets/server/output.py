@@ -6,7 +6,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs.zip_stream import files_below, zip_chunks
+from llf_core.runs.archive import files_below, zip_chunks
 from llf_widgets.server.handler import LONG_TIMEOUT, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:

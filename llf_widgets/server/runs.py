@@ -11,6 +11,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.config_file import CachedConfig, formatted_config
+from llf_core.runs.description import trained_json
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
@@ -21,7 +22,6 @@ from llf_core.runs.run_index import QueryCancelledError
 from llf_core.runs.run_query import RunQuery
 from llf_core.runs.states import SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.trained import trained_json
 from llf_core.untrusted import read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 from llf_widgets.server.results import EvaluationList, exports_json
@@ -133,7 +133,7 @@ class RunDetails:
             ones as strings), `counted` (key metrics with labels), `chart` (the large chart: `title`, `form` and
             `lines`, name -> `[steps, values]` of training and evaluations, at most 200 points each), `checkpoints`
             (steps), `config` (non-default settings, floats as displayed text), `trained` (see
-            `runs.trained.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
+            `runs.description.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
             `results.exports_json`), `environment`, `events` (the last warnings, findings, errors and changes),
             `answers` (the last of each prompt) and `log` (the last lines).
         """

@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from llf_core.runs import zip_stream
-from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
+from llf_core.runs import archive as run_archive
+from llf_core.runs.archive import CHUNK, files_below, zip_chunks
 from llf_core.untrusted import UnreadableError
 from llf_widgets.server import output
 
@@ -85,7 +85,7 @@ async def test_a_file_that_nobody_may_read_is_a_sentence(ask, finished, monkeypa
     def refuse(path, root=None):
         raise UnreadableError(errno.EACCES, path.name, "cannot be opened: Permission denied.")
 
-    monkeypatch.setattr(zip_stream, "open_file", refuse)
+    monkeypatch.setattr(run_archive, "open_file", refuse)
     said = "Some files of the output cannot be read: README.md cannot be opened: Permission denied."
     assert await ask("runs", finished.id, "output.zip") == (409, {"message": said})
 
@@ -126,5 +126,5 @@ async def test_an_output_that_goes_while_it_is_listed_is_a_sentence(ask, finishe
     def refuse(path, root=None):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
 
-    monkeypatch.setattr(zip_stream, "open_file", refuse)
+    monkeypatch.setattr(run_archive, "open_file", refuse)
     assert (await ask("runs", finished.id, "output.zip"))[0] == 404

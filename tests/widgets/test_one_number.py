@@ -10,10 +10,10 @@ import pytest
 from llf_core.launch import Run
 from llf_core.launch.progress_line import ProgressLine as Progress
 from llf_core.runs import RunReader, RunWriter, create_run, list_runs, status
+from llf_core.runs.curves import smooth
 from llf_core.runs.formatting import number, share
 from llf_core.runs.jsonl import encode
 from llf_core.runs.process import ProcessId, boot_id, host
-from llf_core.runs.smoothing import smooth
 from llf_widgets.compare import Compare
 from llf_widgets.monitor import summary_bundle
 from llf_widgets.monitor.chart_data import chart_data

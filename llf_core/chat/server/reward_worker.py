@@ -17,7 +17,7 @@ from llf_core.chat.worker_process import failure
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.lazy_imports import prepare_imports
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 
 if TYPE_CHECKING:
     from llf_core.models.reward_model import RewardModel

@@ -21,7 +21,7 @@ def runs_delete(run: RunId) -> None:
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Restore a run from the bin, to resume or compare it again."""
     from llf_core.runs import restore_run
-    from llf_core.runs.find import find_run
+    from llf_core.runs.folder import find_run
 
     with in_a_sentence():
         found = restore_run(find_run(run, binned=True))

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from llf_core.data.inspect.column_roles import all_roles, readings
 from llf_core.data.inspect.inspection import Inspection
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 from llf_core.user_error import UserError
 
 REQUESTS = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")

@@ -16,7 +16,7 @@ from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints
-from llf_core.runs.progress_events import ProgressEvents
+from llf_core.runs.phases import ProgressEvents
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import RNGState
 from llf_core.stages.base.ranks import rank

@@ -12,7 +12,7 @@ from llf_core.config.declarations.stages.ppo import longest_answer
 from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
-from llf_core.runs.progress_events import ProgressEvents
+from llf_core.runs.phases import ProgressEvents
 from llf_core.stages.auxiliary_model import autocast, eval_mode
 from llf_core.stages.completion_scores import check_finite
 from llf_core.stages.ppo.batch import answer_batch

@@ -22,7 +22,7 @@ from llf_core.data.example_store import split_validation
 from llf_core.data.precheck import precheck
 from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.duplicate_examples import duplicates_warning
+from llf_core.runs.findings import duplicates_warning
 
 GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]
 
@@ -416,7 +416,7 @@ def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, wr
 
 
 def test_a_long_preparation_says_how_far_it_is(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr("llf_core.runs.progress_events.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("llf_core.runs.phases.INTERVAL_SECONDS", 0.0)
     write(GOOD)
     heard = []
     prepare(make_config(), tokenizer, progress=lambda *far: heard.append(far))

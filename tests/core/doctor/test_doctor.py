@@ -18,8 +18,7 @@ from llf_core.launch import Run
 from llf_core.runs import RunReader, RunWriter
 from llf_core.runs.config_file import read_config
 from llf_core.runs.listing import read_row
-from llf_core.runs.overview import overview
-from llf_core.runs.run_table import table
+from llf_core.runs.run_text import overview, table
 from llf_core.runs.status import read_status
 from llf_core.training.session import run_attempt
 from llf_widgets.monitor.run_tracker import RunTracker

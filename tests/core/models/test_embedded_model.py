@@ -21,7 +21,7 @@ from .gguf_file import write_gguf
 NAME = "smollm2-135m-instruct"
 CHILD = """
 import sys
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 log_to("stderr")
 from llf_core.models import embedded_model, embedded_wheel, resolve_model
 embedded_wheel.SHA256 = embedded_model.SHA256 = sys.argv[1]

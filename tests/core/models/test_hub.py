@@ -14,7 +14,7 @@ from llf_core.data import DataError
 from llf_core.data.hub import download_file
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_folder import find_adapter
-from llf_core.runs.log_handler import log_to
+from llf_core.runs.process_log import log_to
 from llf_core.training.parameter_map import map_of_config
 
 from .hub_server import COMMIT, Hub, serve

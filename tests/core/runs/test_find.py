@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.runs.find import find_run, short_id
+from llf_core.runs.folder import find_run, short_id
 
 IDS = ("20261124-142530-tiny-sft", "20261124-142530-tiny-dpo", "20261125-090000-large-sft")
 

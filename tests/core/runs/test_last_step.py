@@ -3,7 +3,7 @@
 import dataclasses
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, list_runs, read_status, status
-from llf_core.runs.last_step import last_logged_step
+from llf_core.runs.pace import last_logged_step
 from llf_core.runs.process import ProcessId
 from llf_core.runs.shown_status import shown_status
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.runs.log_handler import LOGGER, log_to_run
+from llf_core.runs.process_log import LOGGER, log_to_run
 
 ROOT = Path(__file__).parents[3] / "llf_core"
 RESULTS = {
@@ -16,7 +16,7 @@ RESULTS = {
     "evaluation/worker_process.py",
     "launch/progress_line.py",
     "launch/run.py",
-    "runs/log_handler.py",
+    "runs/process_log.py",
 }
 """What prints the result of a command or a cell, and the handler itself."""
 

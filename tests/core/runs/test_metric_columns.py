@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.runs import Columns, RunReader, metric_lines, reader
+from llf_core.runs import Columns, RunReader, metric_columns, reader
 from llf_core.runs.jsonl import encode
-from llf_core.runs.metric_lines import parse_lines
+from llf_core.runs.metric_columns import parse_lines
 
 NAMES = ("loss", "eval_loss", "tokens")
 NUMBERS = st.floats() | st.integers(-(2**53), 2**53)
@@ -77,9 +77,9 @@ def test_columns_follow_the_rule_in_whatever_pieces_the_lines_come(records, data
 def test_pyarrow_and_the_plain_reader_agree(lines):
     data = b"".join(lines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metric_lines, "MIN_ARROW_BYTES", len(data) + 1)
+        patch.setattr(metric_columns, "MIN_ARROW_BYTES", len(data) + 1)
         plain = as_dict_of(parse_lines(data))
-        patch.setattr(metric_lines, "MIN_ARROW_BYTES", 0)
+        patch.setattr(metric_columns, "MIN_ARROW_BYTES", 0)
         fast = as_dict_of(parse_lines(data))
     same(fast, plain)
 
@@ -99,7 +99,7 @@ def test_many_lines_go_through_pyarrow_and_keep_every_digit(monkeypatch):
     values[12] = -math.inf
     data = b"".join(encode({"step": i, "time": 1.5 + i, "attempt": 1, "values": {"loss": v, "tokens": 3 * i}})
                     for i, v in enumerate(values.tolist()))  # fmt: skip
-    monkeypatch.setattr(metric_lines, "_parse_line_by_line", lambda _: pytest.fail("the slow way was taken"))
+    monkeypatch.setattr(metric_columns, "_parse_line_by_line", lambda _: pytest.fail("the slow way was taken"))
     (block,) = parse_lines(data)
     rows, loss = block.values["loss"]
     assert rows == slice(None)
@@ -219,11 +219,11 @@ def test_a_reader_takes_in_only_what_is_new(folder, monkeypatch):
 @pytest.mark.parametrize("spelling", [b'"n%d":1', b'"n%d" : 1', b'"n%d\\"":1'], ids=["plain", "spaced", "escaped"])
 def test_a_name_for_every_line_takes_neither_memory_nor_time(spelling):
     lines = b"".join(b'{"step":%d,"values":{"loss":1,%s}}\n' % (step, spelling % step) for step in range(3000))
-    assert len(lines) > metric_lines.MIN_ARROW_BYTES
-    assert max(len(block.values) for block in parse_lines(lines)) <= metric_lines.MAX_NAMES
+    assert len(lines) > metric_columns.MIN_ARROW_BYTES
+    assert max(len(block.values) for block in parse_lines(lines)) <= metric_columns.MAX_NAMES
     columns = Columns()
     columns.add(lines)
-    assert len(columns.names) == metric_lines.MAX_NAMES
+    assert len(columns.names) == metric_columns.MAX_NAMES
     assert len(columns.steps("loss")) == 3000
 
 

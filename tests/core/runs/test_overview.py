@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.runs.overview import overview
+from llf_core.runs.run_text import overview
 
 FACTS = {
     "id": "20261124-142530-tiny-sft-lora", "name": "lr 3e-3", "state": "finished", "step": 30, "total": 30,

@@ -19,7 +19,7 @@ SCRIPT = (
     MARKER
     + """
 import atexit, ctypes, threading, time
-from llf_core.runs.process_exit import exit_with
+from llf_core.runs.process_log import exit_with
 
 def slow():
     time.sleep(0.2)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.runs.listing import Row
-from llf_core.runs.run_table import age, middle_cut, table
+from llf_core.runs.run_text import age, middle_cut, table
 
 NOW = 1_800_000_000.0
 ROWS = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.runs.smoothing import automatic_window, label, smooth
+from llf_core.runs.curves import automatic_window, label, smooth
 
 VALUES = st.floats(-1e3, 1e3) | st.sampled_from([math.nan, math.inf, -math.inf])
 CURVES = st.lists(st.tuples(st.integers(1, 40), VALUES), min_size=1, max_size=120).map(

@@ -196,5 +196,7 @@ def test_what_libraries_say_of_a_full_disk(error, full):
 
 
 def test_a_line_that_finds_no_room_in_the_log_ends_no_process(tmp_path):
-    code = "from llf_core.runs.log_stream import tolerate_a_full_log as t; t(); print('x' * 10**6); raise SystemExit(3)"
+    code = (
+        "from llf_core.runs.process_log import tolerate_a_full_log as t; t(); print('x' * 10**6); raise SystemExit(3)"
+    )
     assert run_without_room([sys.executable, "-c", code], tmp_path / "log").returncode == 3

@@ -8,8 +8,7 @@ import pytest
 
 from llf_core.evaluation.measures import LOSS_MEASURES
 from llf_core.evaluation.report import amount_text, compare_with_first
-from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict, pair_key
-from llf_core.runs.evaluation_votes import VOTES
+from llf_core.runs.evaluation_verdicts import VOTES, JudgedPair, add_verdict, pair_key
 from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, ExampleResult, examples_of, results_of
 from llf_widgets.evaluation import Evaluate

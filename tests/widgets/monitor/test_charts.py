@@ -142,7 +142,7 @@ def test_the_button_draws_all_charts_and_hides_them_again(trainer):
 
 def test_a_line_that_does_not_move_stays_flat():
     steps = np.arange(1, 61)
-    from llf_core.runs.smoothing import smooth
+    from llf_core.runs.curves import smooth
 
     flat = np.full(60, 3.3)
     shown = chart_data({"odd": (steps, flat)}, {"odd": smooth(steps, flat, 5.0)})
