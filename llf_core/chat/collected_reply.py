@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Failed, Finished, Piece, ToolCallPiece
-from llf_core.generation.replies.reply_text import text_with_calls
+from llf_core.generation.replies.reply_parser import text_with_calls
 
 if TYPE_CHECKING:
     from llf_core.chat.events import Event

@@ -13,7 +13,7 @@ from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import records
 from llf_core.runs.prediction_files import PREFIX, RESULTS, SAMPLES
 from llf_core.untrusted import read_object
-from llf_core.user_functions.stored_functions import write_code
+from llf_core.user_functions.function_files import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

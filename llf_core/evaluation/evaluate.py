@@ -23,7 +23,7 @@ from llf_core.metrics import METRICS, metric_sources
 from llf_core.runs.evaluations import read_result
 from llf_core.runs.folder import home_folder
 from llf_core.runs.uploads import UPLOADS
-from llf_core.user_functions.stored_functions import write_code
+from llf_core.user_functions.function_files import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 MODULE = "llf_core.evaluation.evaluate"
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from llf_core.rewards.reward_statistics import (
 from llf_core.runs.folder import home_folder
 from llf_core.runs.formatting import duration, number
 from llf_core.user_error import UserError
-from llf_core.user_functions.stored_functions import write_code
+from llf_core.user_functions.function_files import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

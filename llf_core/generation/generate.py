@@ -200,3 +200,20 @@ def add_end_tokens(model: PreTrainedModel, ids: Sequence[int]) -> None:
     configured = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
     known = sorted({*ids, *(one for one in configured if one is not None)})
     generation.eos_token_id = known[0] if len(known) == 1 else known
+
+
+@contextmanager
+def without_accelerate(model: PreTrainedModel) -> Iterator[None]:
+    """Context manager that removes accelerate's wrapper from a model's forward while it generates.
+
+    With mixed precision the wrapper autocasts to half precision and copies every output to float32, for each token.
+    """
+    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if wrapped is None or own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped

@@ -194,7 +194,7 @@ def _create(
 ) -> RunFolder:
     from llf_core.metrics import metric_sources
     from llf_core.rewards import reward_sources
-    from llf_core.user_functions.stored_functions import joined, write_code
+    from llf_core.user_functions.function_files import joined, write_code
 
     code = joined(reward_sources(config, rewards), metric_sources(config.evaluation.metrics or ()))
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from llf_core.config.metric_names import declarations_of
-from llf_core.user_functions.function_kind import FunctionKind, registers_functions
-from llf_core.user_functions.signature import Parameters
+from llf_core.user_functions.function_kind import FunctionKind, Parameters, registers_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 Function = TypeVar("Function", bound="UserFunction")
 

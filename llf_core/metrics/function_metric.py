@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from llf_core.config.declaration import MetricDeclaration
 from llf_core.metrics.base_metric import Metric, MetricError
 from llf_core.metrics.decorator import PARAMETERS
+from llf_core.user_functions.function_kind import Signature
 from llf_core.user_functions.results import number_or_none, raised, shown
-from llf_core.user_functions.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.metrics.base_metric import ScoredExample
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 
 class FunctionMetric(Metric):

@@ -8,7 +8,7 @@ from llf_core.config.metric_names import declarations_of, function_name
 from llf_core.metrics.base_metric import Metric, MetricError
 from llf_core.metrics.function_metric import FunctionMetric
 from llf_core.metrics.stored_functions import unknown_metric
-from llf_core.user_functions.stored_functions import StoredFunctionError, load_stored_function
+from llf_core.user_functions.function_files import StoredFunctionError, load_stored_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

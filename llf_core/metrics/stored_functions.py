@@ -9,13 +9,12 @@ from llf_core.config.metric_names import declarations_of, function_name, is_in_f
 from llf_core.config.paths import expanded
 from llf_core.config.problem import ConfigError, Problem
 from llf_core.metrics.decorator import METRICS, TRAITS
-from llf_core.user_functions.function_file import run_file
-from llf_core.user_functions.stored_functions import function_sources
+from llf_core.user_functions.function_files import function_sources, run_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 
 def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None] | None = None) -> dict[str, str]:

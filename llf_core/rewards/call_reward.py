@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.rewards.signature import COMPLETION_PARAMETERS, PARAMETERS
 from llf_core.user_error import UserError
+from llf_core.user_functions.function_kind import Signature
 from llf_core.user_functions.results import number_or_none, raised, shown
-from llf_core.user_functions.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

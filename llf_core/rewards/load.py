@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call_reward import Reward, RewardError
-from llf_core.user_functions.stored_functions import StoredFunctionError, load_stored_function
+from llf_core.user_functions.function_files import StoredFunctionError, load_stored_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from llf_core.user_functions.signature import Parameters
+from llf_core.user_functions.function_kind import Parameters
 
 if TYPE_CHECKING:
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 RewardFunction: TypeAlias = "UserFunction"
 """Scores a response; called with arguments by parameter name."""

@@ -12,7 +12,7 @@ from llf_core.rewards.decorator import REWARDS
 from llf_core.runs.config_file import read_config
 from llf_core.runs.files import replace_file
 from llf_core.untrusted import read_text
-from llf_core.user_functions.stored_functions import function_sources
+from llf_core.user_functions.function_files import function_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

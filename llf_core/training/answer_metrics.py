@@ -10,10 +10,9 @@ from llf_core.config.rules.evaluation_metrics import evaluation_sets, of_set
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import answer_text
 from llf_core.data.validation_split import conversations_at
-from llf_core.generation.generate import continuations, end_tokens
+from llf_core.generation.generate import continuations, end_tokens, without_accelerate
 from llf_core.generation.message_prompt import PromptError, context_length, render_messages, takes_tools
-from llf_core.generation.own_forward import without_accelerate
-from llf_core.generation.replies.reply_text import reply_text
+from llf_core.generation.replies.reply_parser import reply_text
 from llf_core.generation.sampling import Sampling
 from llf_core.metrics import ScoredExample, score_answers
 from llf_core.metrics.interval import interval

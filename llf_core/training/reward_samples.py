@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.registry import stage_of
-from llf_core.generation.generate import continuations, end_tokens
-from llf_core.generation.own_forward import without_accelerate
+from llf_core.generation.generate import continuations, end_tokens, without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.models import ModelError, plan_device
 from llf_core.rewards.reward_statistics import RewardedCompletion

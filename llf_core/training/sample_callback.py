@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from llf_core.generation import generate
-from llf_core.generation.own_forward import without_accelerate
+from llf_core.generation.generate import without_accelerate
 from llf_core.models.adapter_merging import continues_adapter
 from llf_core.runs import RunReader
 from llf_core.stages.base.ranks import is_main

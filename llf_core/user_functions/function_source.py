@@ -21,7 +21,7 @@ from llf_core.user_functions.function_kind import DECORATORS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
 MAX_LITERAL = 1_000_000
 """Maximum length of the source text of a constant."""

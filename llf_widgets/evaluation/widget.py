@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llf_core.metrics.paired import Difference
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
     TargetName = str | Path | Run | RunFolder
 

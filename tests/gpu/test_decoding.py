@@ -7,7 +7,7 @@ import torch
 
 from llf_core.config import RunConfig
 from llf_core.generation import generate
-from llf_core.generation.decoder import Decoder
+from llf_core.generation.batches import Decoder
 from llf_core.generation.generate import encode, end_tokens
 from llf_core.methods.method import apply_method
 from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model

@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.chat.events import Alternative, Embedded, Failed, Finished, Piece, Started, Token, ToolCallPiece
-from llf_core.generation.replies.reply_parser import ReplyParser
-from llf_core.generation.replies.reply_text import reply_format
+from llf_core.generation.replies.reply_parser import ReplyParser, reply_format
 from llf_core.generation.text_stream import TextStream
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 
 from llf_core.chat.engine.failures import failure
 from llf_core.chat.engine.token_choice import choose_tokens
-from llf_core.generation.kv_rows import RowsCache
+from llf_core.generation.kv_cache import RowsCache
 
 if TYPE_CHECKING:
     from torch import Tensor

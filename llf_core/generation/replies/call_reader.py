@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.generation.replies.call_values import (
     FUNCTION_NAME,
+    SPACE,
+    InvalidJSONError,
+    JSONObject,
     MalformedCallError,
     is_object,
     malformed,
@@ -15,13 +18,12 @@ from llf_core.generation.replies.call_values import (
     string_in,
     typed_json,
 )
-from llf_core.generation.replies.json_text import SPACE, InvalidJSONError, JSONObject
-from llf_core.generation.replies.marks import held_at_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from llf_core.generation.replies.reply_formats import CallFormat
+
 
 MAX_NAME = 256
 """Maximum length of a function's name or of a header."""
@@ -399,3 +401,23 @@ class CallReader:
             raise MalformedCallError
         self._begin(name)
         self._argue(arguments)
+
+
+def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
+    """Position and text of the first mark, the longest of those that begin there; -1 and None without one."""
+    found = [(at, -len(mark), mark) for mark in marks if mark and (at := text.find(mark)) >= 0]
+    if not found:
+        return -1, None
+    at, _, mark = min(found)
+    return at, mark
+
+
+def held_at_end(text: str, marks: Iterable[str]) -> int:
+    """Number of characters at the end of a text that may begin a mark, and so cannot be sent yet."""
+    longest = 0
+    for mark in marks:
+        for length in range(min(len(mark) - 1, len(text)), longest, -1):
+            if text.endswith(mark[:length]):
+                longest = length
+                break
+    return longest

@@ -11,8 +11,7 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
 
-from llf_core.generation.generate import continuations
-from llf_core.generation.own_forward import without_accelerate
+from llf_core.generation.generate import continuations, without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints

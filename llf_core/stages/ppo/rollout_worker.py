@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.config.declarations.stages.ppo import longest_answer
-from llf_core.generation.generate import continuations
-from llf_core.generation.own_forward import without_accelerate
+from llf_core.generation.generate import continuations, without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.phases import ProgressEvents
 from llf_core.stages.auxiliary_model import autocast, eval_mode

@@ -55,7 +55,7 @@ def by_transformers(model, prompt, count, **settings):
 
 def continued(decoder, prompts, count, sampling=None, ends=lambda _, __: False):
     """New token ids of our loop after each prompt."""
-    from llf_core.generation.decode_loop import decode
+    from llf_core.generation.batches import decode
     from llf_core.generation.sampling import Sampling
 
     found = [[] for _ in prompts]

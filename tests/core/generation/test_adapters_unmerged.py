@@ -2,7 +2,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from llf_core.generation.decoder import Decoder
+from llf_core.generation.batches import Decoder
 from llf_core.generation.weight_products import JoinedLinear, join_adapters, join_weights, read_linear
 from tests.core.generation.small_models import PROMPTS, by_transformers, continued
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from llf_core.generation import bf16_weights, prepare_weights
+from llf_core.generation.batches import Decoder
 from llf_core.generation.bf16_weights import Bf16Matrix, add_bf16_copies, bf16_copy_of
-from llf_core.generation.decoder import Decoder
 from tests.core.generation.small_models import PROMPTS, by_transformers, continued
 
 

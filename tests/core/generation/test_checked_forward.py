@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from llf_core.generation import prepare_weights
-from llf_core.generation.checked_forward import MAX_PROMPT, CheckedForward
+from llf_core.generation.checked_forward import MAX_PROMPT, CheckedForward, ModelForward
 from llf_core.generation.kv_cache import growing_cache
-from llf_core.generation.model_forward import ModelForward
 
 PROMPT = [(7 * number) % 90 + 1 for number in range(40)]
 

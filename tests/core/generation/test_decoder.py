@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from llf_core.generation.decoder import Decoder
-from llf_core.generation.decoder_block import attend_to_past
-from llf_core.generation.rms_norm import RMSNorm
+from llf_core.generation.batches import Decoder
+from llf_core.generation.decoder_block import RMSNorm, attend_to_past
 from llf_core.generation.sampling import Sampling
 from llf_core.generation.weight_products import join_weights
 from tests.core.generation.small_models import CONFIGS, PROMPTS, by_transformers, continued

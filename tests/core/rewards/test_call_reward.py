@@ -10,7 +10,7 @@ import torch
 
 from llf_core.rewards import Completion, Reward, RewardError
 from llf_core.rewards.signature import PARAMETERS
-from llf_core.user_functions.signature import Signature
+from llf_core.user_functions.function_kind import Signature
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

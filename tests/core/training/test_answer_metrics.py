@@ -12,7 +12,7 @@ from llf_core.runs.metric_catalog import declared_directions
 from llf_core.training.answer_metrics import first_of_each
 from llf_core.training.resolved_config import read_resolved
 from llf_core.training.session import run_attempt
-from llf_core.user_functions.stored_functions import write_code
+from llf_core.user_functions.function_files import write_code
 from tests.attempts import data_file, make_run, settings, trained
 
 pytest.importorskip("rouge_score.rouge_scorer")  # imports scikit-learn, which sets variables of the environment

@@ -1,20 +1,22 @@
-"""Stores functions of a cell as files, and loads them from there."""
+"""Functions in files: those of a cell, stored with a run, and those of a user's Python file."""
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import ConfigError, Problem
-from llf_core.untrusted import leads_to_file, read_text
+from llf_core.untrusted import leads_to_file, read_text, real_path
 from llf_core.user_functions.function_source import SourceError, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from llf_core.user_functions.function_kind import FunctionKind
-    from llf_core.user_functions.signature import UserFunction
+    from llf_core.user_functions.function_kind import FunctionKind, UserFunction
 
 
 def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) -> dict[str, str]:
@@ -80,3 +82,47 @@ def load_stored_function(path: Path) -> UserFunction:
     if not callable(function):
         raise StoredFunctionError(f"{path} defines no function {path.stem}")
     return function  # type: ignore[no-any-return]  # it is callable
+
+
+def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFunction]:
+    """Execute a Python file and return the functions that it registers, such as for `llf train --rewards FILE`.
+
+    Raises:
+        ValueError: the file cannot be read or run, or has no function under the decorator.
+    """
+    before = dict(kind.registered)
+    run_file(path, kind)
+    found = [function for called, function in kind.registered.items() if before.get(called) is not function]
+    if not found:
+        raise ValueError(
+            f"{path} has no {kind.noun}. Expected a function under @{kind.decorator} (from "
+            f"llf_core.{kind.decorator}s import {kind.decorator})."
+        )
+    return found
+
+
+def run_file(path: Path, kind: FunctionKind) -> ModuleType:
+    """Execute a Python file of the user in this process, which registers its functions; it can import from its folder.
+
+    Its module stays in `sys.modules`, also after an error, under a name that hides no other one.
+
+    Raises:
+        ValueError: the file is missing, is not named like a Python file, or raises an error.
+    """
+    # Not the file's own name, by which another process could import another module.
+    name = f"llf_{kind.decorator}s_of_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not leads_to_file(path):
+        raise ValueError(f"{path} cannot be read. Expected a Python file, such as {kind.decorator}s.py.")
+    module = sys.modules[name] = module_from_spec(spec)
+    folder = str(real_path(path).parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be run: {cause}.") from error
+    finally:
+        with suppress(ValueError):  # the file may have removed it
+            sys.path.remove(folder)
+    return module
