@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.base_model import apply_template, find_adapter_files
-from llf_core.chat.collected_reply import CollectedReply
-from llf_core.chat.events import Failed
+from llf_core.chat.events import CollectedReply, Failed
 from llf_core.chat.picture import MAX_PIXELS, PictureError
 from llf_core.chat.predict_data import digest_of, read_predict_prompts, with_pictures
-from llf_core.chat.prediction_metrics import TIMES, score_predictions
 from llf_core.chat.predictions import PredictionError, PredictionFolder, by_length, predict_all, seeded
 from llf_core.chat.prompt import prompt_form, prompt_text
 from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
@@ -20,8 +20,15 @@ from llf_core.chat.service import ChatService
 from llf_core.chat.target import loading_config
 from llf_core.data.errors import BadExample
 from llf_core.data.media_limits import MediaLimits
+from llf_core.metrics import MetricError, ScoredExample, load_metrics, metric_sources, score_answers
+from llf_core.metrics.interval import interval
 from llf_core.models import load_processor, load_tokenizer, resolve_model
+from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.foreign_code import started_by_user
+from llf_core.runs.jsonl import records
+from llf_core.runs.prediction_files import PREFIX, RESULTS, SAMPLES
+from llf_core.untrusted import read_object
+from llf_core.user_functions.function_files import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from llf_core.metrics import Metric
 
 LOADING = "Loading the model"
+TIMES = (f"{PREFIX}runtime", f"{PREFIX}samples_per_second")
 
 
 @dataclass(frozen=True)
@@ -231,3 +239,56 @@ def _weights_state(target: Target) -> list[object]:
         known = file.stat()
         facts += [known.st_size, known.st_mtime_ns]
     return facts
+
+
+@contextmanager
+def prediction_metrics(names: Sequence[str], warn: Callable[[str], object]) -> Iterator[list[Metric]]:
+    """Context manager that loads metrics, groups and functions (`file.py:f`), whose source is kept until its end.
+
+    A metric whose package is missing is left out with a warning: the same command adds its value later.
+    """
+    sources = metric_sources(names)
+    with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
+        write_code(Path(place), sources)
+        found: dict[str, Metric] = {}
+        for name in names:
+            try:
+                found |= {one.name: one for one in load_metrics([name], Path(place))}
+            except MetricError as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+                warn(f"{error.message}. The responses are not scored by it.")
+        yield list(found.values())
+
+
+def score_predictions(
+    metrics: Sequence[Metric],
+    place: PredictionFolder,
+    prompts: Sequence[PredictPrompt],
+    times: dict[str, float],
+) -> dict[str, Any]:
+    """Score a finished prediction, without records that failed, and write the values to `predict_results.json`.
+
+    Args:
+        times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; empty keeps the
+            earlier ones.
+
+    Returns:
+        `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low` and
+        `predict_NAME/high`, `predict_samples` and the times.
+    """
+    rows = list(records(place.result))
+    pairs = [(row.get("predict"), prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]
+    scored = [(answer, prompt) for answer, prompt in pairs if isinstance(answer, str)]
+    answers = [answer for answer, _ in scored]
+    examples = [ScoredExample(prompt.messages, prompt.label or None) for _, prompt in scored]
+    values: dict[str, object] = {SAMPLES: len(scored)}
+    for metric in metrics:
+        found = interval(score_answers(metric, answers, examples).statistics, metric.measure)
+        name = PREFIX + metric.name
+        bounds = {f"{name}/low": found.low, f"{name}/high": found.high}
+        values |= {key: value for key, value in ({name: found.value} | bounds).items() if value is not None}
+    known = read_object(place.folder / RESULTS)
+    values |= times or {name: known[name] for name in TIMES if name in known}
+    replace_file(place.folder / RESULTS, json_bytes(values))
+    return values

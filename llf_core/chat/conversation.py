@@ -11,16 +11,17 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.chat_message import (
+from llf_core.chat.message_tree import (
     CHANGEABLE,
     FIELDS,
     ChatMessage,
+    ConversationError,
+    MessageTree,
     Role,
     as_record,
     has_valid_fields,
     message_of,
 )
-from llf_core.chat.message_tree import ConversationError, MessageTree
 from llf_core.redaction import redact_nested
 from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.folder import home_folder

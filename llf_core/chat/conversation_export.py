@@ -6,9 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.chat_message import part_text
-from llf_core.chat.message_pictures import is_picture
-from llf_core.chat.picture import part_url
+from llf_core.chat.message_tree import part_text
+from llf_core.chat.picture import is_picture, part_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
+    from llf_core.chat.message_tree import ChatMessage
 
 KEPT = "kept"
 """Folder of the data sets in `LLF_HOME`, and column of a row's origin."""

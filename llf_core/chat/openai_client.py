@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
-from llf_core.chat.message_pictures import with_checked_pictures
+from llf_core.chat.picture import with_checked_pictures
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:

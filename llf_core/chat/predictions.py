@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.collected_reply import CollectedReply
+from llf_core.chat.events import CollectedReply
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.jsonl import append, encode, records

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Failed
-from llf_core.chat.message_pictures import is_picture
+from llf_core.chat.picture import is_picture
 from llf_core.chat.request import RequestError
 from llf_core.generation.message_prompt import PromptError, render_messages
 from llf_core.untrusted.plain_json import replace_surrogates
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.request import ChatRequest
-
 
 RENDERED_END = 1000
 """Characters at the end of a rendered prompt that show whether it has opened a thought."""

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.markup import escape
 
-from llf_core.chat.collected_reply import CollectedReply
 from llf_core.chat.conversation_export import as_jsonl, as_markdown, as_openai, as_rows
-from llf_core.chat.events import Piece, ToolCallPiece
+from llf_core.chat.events import CollectedReply, Piece, ToolCallPiece
 from llf_core.chat.picture import question_content
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.cli.chat_pictures import WaitingPictures, check_sight
@@ -27,9 +26,9 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
     from llf_core.chat.events import Event
+    from llf_core.chat.message_tree import ChatMessage
     from llf_core.chat.service import ChatService, Ticket
 
 HELP = """/system TEXT   set the system prompt; without TEXT, remove it

@@ -103,8 +103,7 @@ def _of_run(name: str, overrides: list[str] | None) -> _Asked:
 def _predict(asked: _Asked, folder: Path, *, trust: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from llf_core.chat.batch_prediction import LOADING, PredictionProgress, predict_data_set
-    from llf_core.chat.prediction_metrics import prediction_metrics
+    from llf_core.chat.batch_prediction import LOADING, PredictionProgress, predict_data_set, prediction_metrics
 
     began = 0.0
 

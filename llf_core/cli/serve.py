@@ -102,8 +102,7 @@ def _access(
     host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
 ) -> "tuple[Access, str | None]":
     """Who may use the server, and the generated key."""
-    from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback
-    from llf_core.chat.server.keys import keys_of, new_key
+    from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback, keys_of, new_key
 
     exposed = not is_loopback(host)
     keys = keys_of(variables or [], exposed=exposed)

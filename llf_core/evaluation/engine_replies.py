@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.chat.collected_reply import CollectedReply
-from llf_core.chat.events import Failed
+from llf_core.chat.events import CollectedReply, Failed
 from llf_core.chat.predictions import by_length
 from llf_core.evaluation.errors import EvaluationError
 

@@ -10,8 +10,8 @@ from llf_core.evaluation.engine_replies import collect_replies
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llf_core.chat.collected_reply import CollectedReply
     from llf_core.chat.engine import Engine
+    from llf_core.chat.events import CollectedReply
     from llf_core.evaluation.examples import EvaluationExample
 
 GREEDY = ChatSampling(temperature=0.0, repetition_penalty=1.0)

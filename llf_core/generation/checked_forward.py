@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from llf_core.generation.decoder_block import BlockForward
 
-
 MAX_PROMPT = 128
 """Largest number of tokens of a row that the faster forward reads at once. On a CPU it read 20 tokens in 0.7 of the
 time, and 128 tokens in 0.9 of it (SmolLM2 135 M, bfloat16, one thread).

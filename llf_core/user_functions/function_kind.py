@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-
 UserFunction: TypeAlias = "Callable[..., object]"
 """Scores a response; its parameter names select what it is given."""
 PLACES = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

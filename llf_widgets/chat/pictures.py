@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.message_pictures import is_picture
-from llf_core.chat.picture import MAX_BYTES, PictureError, check_together, part_url, picture_bytes
+from llf_core.chat.picture import MAX_BYTES, PictureError, check_together, is_picture, part_url, picture_bytes
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
+    from llf_core.chat.message_tree import ChatMessage
 
 MAX_WAITING_BYTES = 8 * MAX_BYTES
 """Maximum size of all pictures that wait to be sent, including those of closed pages."""

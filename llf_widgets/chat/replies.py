@@ -13,8 +13,8 @@ from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.formatting import duration
 
 if TYPE_CHECKING:
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.events import Event, FailureKind
+    from llf_core.chat.message_tree import ChatMessage
     from llf_core.chat.service import Ticket
 
 State = Literal["waiting", "answering", "done", "failed"]

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Mapping
 
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
     from llf_core.chat.events import Event
+    from llf_core.chat.message_tree import ChatMessage
     from llf_core.chat.service import ChatService
 
 SAVE_SECONDS = 5.0

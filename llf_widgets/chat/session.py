@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from llf_core.chat.chat_engine import EngineState
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
+    from llf_core.chat.message_tree import ChatMessage
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
     from llf_widgets.chat.replies import Writing

@@ -14,8 +14,8 @@ from llf_widgets.chat.turns import sent_messages, sibling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
+    from llf_core.chat.message_tree import ChatMessage
     from llf_widgets.chat.turns import Turn
 
 

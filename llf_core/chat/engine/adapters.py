@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.engine.base_check import BaseWeights
 from llf_core.config import RunConfig
 from llf_core.generation.weight_products import join_adapters
 from llf_core.models.adapter_config import adapter_settings
@@ -162,3 +161,29 @@ def _share_containers(found: tuple[Replacement, ...]) -> None:
             container = child if isinstance(child, nn.ModuleDict | nn.ParameterDict) else None
             if container is not None and all(type(part) is nn.Identity for part in container.values()):
                 one.adapted._modules[name] = shared.setdefault((type(child), *container.keys()), container)  # noqa: SLF001
+
+
+class BaseWeights:
+    """Snapshot of the base model's weights: torch's counter of in-place changes, and their place in memory."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._weights = [
+            (name, weight, weight.data_ptr(), _version(weight), weight.requires_grad)
+            for name, weight in model.named_parameters()
+        ]
+
+    def changed(self) -> str | None:
+        """Name of the first weight that was changed or moved since."""
+        for name, weight, place, version, _ in self._weights:
+            if (weight.data_ptr(), _version(weight)) != (place, version):
+                return name
+        return None
+
+    def restore_flags(self) -> None:
+        """Restore `requires_grad` of each weight, since PEFT freezes a base."""
+        for _, weight, _, _, trained in self._weights:
+            weight.requires_grad_(trained)
+
+
+def _version(weight: nn.Parameter) -> int:
+    return 0 if weight.is_inference() else weight._version  # noqa: SLF001 - torch's counter of in-place changes

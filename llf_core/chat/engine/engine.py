@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -11,15 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.chat.engine.adapters import Adapters
-from llf_core.chat.engine.embedding import embedding
+from llf_core.chat.engine.decoding import PlainGeneration, RowBatch, accept_tokens
 from llf_core.chat.engine.facts import read_facts, token_bytes
-from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure
 from llf_core.chat.engine.image_prompt import image_inputs
-from llf_core.chat.engine.plain_generation import PlainGeneration
-from llf_core.chat.engine.prefill import Prefill
-from llf_core.chat.engine.prefix_cache import Prefix, PrefixCache
-from llf_core.chat.engine.reply import Reply, reply_parser
-from llf_core.chat.engine.row_batch import RowBatch, accept_tokens
+from llf_core.chat.engine.prefill import Prefill, Prefix, PrefixCache
+from llf_core.chat.engine.reply import OUT_OF_MEMORY, WHAT_TO_DO, Reply, failure, reply_parser
 from llf_core.chat.engine.token_choice import TokenChooser
 from llf_core.chat.events import Failed
 from llf_core.chat.json_grammar import Grammars
@@ -36,7 +33,7 @@ from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.step_forecast import free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -427,3 +424,24 @@ class Engine:
 
 def _prefix_of(adapter: str | None, batch: RowBatch, row: int) -> Prefix:
     return Prefix(adapter, batch.tokens_of(row), batch.row(row))
+
+
+def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
+    """Embedding `[hidden]` of a text of at least one token: the mean of the last hidden states, scaled to length 1.
+
+    Source: mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
+
+    Raises:
+        RequestError: the model gives no finite hidden states, or its adapter is a learned prompt.
+    """
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise RequestError("The adapter is a learned prompt, so it gives no embeddings. Expected its base model.")
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if causal.base_model is causal:
+        raise RequestError(f"{type(causal).__name__} gives no hidden states, so it gives no embeddings.")
+    with autocast_mixed_dtypes(model):
+        hidden = causal.base_model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=False)[0]
+    found: list[float] = torch.nn.functional.normalize(hidden[0].float().mean(0), dim=0).tolist()
+    if not all(map(math.isfinite, found)):
+        raise RequestError("The hidden states of the text are not finite, so they give no embedding.")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.message_pictures import checked_url, is_picture
+from llf_core.chat.picture import checked_url, is_picture
 from llf_core.chat.prompt import prompt_text
 from llf_core.chat.request import RequestError
 from llf_core.data.errors import BadExample, DataError

@@ -1,13 +1,17 @@
-"""A reply in progress: its tokens, text and events."""
+"""A reply in progress: its tokens, text and events, and the failures that end it."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+from llf_core.chat.engine.token_choice import NotANumberError
 from llf_core.chat.events import Alternative, Embedded, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.request import RequestError
 from llf_core.generation.replies.reply_parser import ReplyParser, reply_format
 from llf_core.generation.text_stream import TextStream
+from llf_core.models.errors import first_line
+from llf_core.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from llf_core.chat.engine.token_choice import TokenChooser
     from llf_core.chat.events import Event, FailureKind, FinishReason
     from llf_core.chat.request import ChatRequest
+
+OUT_OF_MEMORY = "Out of memory: the keys and values of the conversation do not fit."
+WHAT_TO_DO = "Shorten the conversation or max_tokens, send fewer requests at once, or free memory of other programs."
 
 
 class Reply:
@@ -170,3 +177,18 @@ class Reply:
 def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, prompt: str) -> ReplyParser:
     """The parser of a reply after a rendered prompt, which may have opened a thought."""
     return ReplyParser(reply_format(tokenizer), tools=request.tools, prompt=prompt)
+
+
+def failure(error: Exception) -> tuple[FailureKind, str, str]:
+    """Kind, message and next step of `Failed` for an exception."""
+    if isinstance(error, NotANumberError):
+        return (
+            "engine",
+            "The model's logits are not numbers (NaN), so no token can be chosen.",
+            "The weights are damaged, or overflow in float16: check the loss of the run, or load them in bfloat16.",
+        )
+    if isinstance(error, RequestError):
+        return "invalid", str(error), ""
+    if is_out_of_memory(error):
+        return "out_of_memory", OUT_OF_MEMORY, WHAT_TO_DO
+    return "engine", f"Generation failed: {first_line(error)}", ""

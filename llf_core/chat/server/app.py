@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,21 +17,17 @@ from starlette.routing import Route
 
 from llf_core.chat.events import Failed
 from llf_core.chat.server.api_error import ApiError, invalid, of_failure, shown
-from llf_core.chat.server.chat_call import ChatCall, read_chat_call
-from llf_core.chat.server.chat_reply import ChatReply
-from llf_core.chat.server.completion_call import CompletionCall, read_completion_call
-from llf_core.chat.server.completion_reply import CompletionReply
+from llf_core.chat.server.chat_completions import ChatCall, ChatReply, read_chat_call
+from llf_core.chat.server.completions import CompletionCall, CompletionReply, read_completion_call
 from llf_core.chat.server.embedding_call import EmbeddingReply, read_embedding_call
-from llf_core.chat.server.event_stream import DONE, HEADERS, MEDIA_TYPE, event_bytes
-from llf_core.chat.server.fields import one_of
 from llf_core.chat.server.guard import Guard
 from llf_core.chat.server.metrics import CONTENT_TYPE, Metrics
-from llf_core.chat.server.read_body import BODY_SECONDS, Bodies
 from llf_core.chat.server.replies import STOPPING, Replies
+from llf_core.chat.server.request_body import BODY_SECONDS, Bodies, one_of
 from llf_core.chat.server.score_call import evaluation_answer, read_evaluation_call, read_score_call, score_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +41,9 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 CLIENT_GONE = 499
 """Status in the metrics of a request whose client did not wait for the answer."""
+_EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
+_EVENT_TYPE = "text/event-stream"
+_DONE = b"data: [DONE]\n\n"
 
 
 class Server:
@@ -225,7 +225,7 @@ class _Stream(Response):
     """A stream of the chunks of a call. It begins once a reply has begun, so that earlier errors have their status."""
 
     def __init__(self, replies: Replies, reply: ChatReply | CompletionReply) -> None:
-        super().__init__(headers=HEADERS, media_type=MEDIA_TYPE)
+        super().__init__(headers=_EVENT_HEADERS, media_type=_EVENT_TYPE)
         del self.headers["content-length"]
         self._replies, self._reply = replies, reply
 
@@ -261,12 +261,21 @@ class _Stream(Response):
                     begun = True
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 if chunks:
-                    await send({"type": "http.response.body", "body": event_bytes(chunks), "more_body": True})
+                    await send({"type": "http.response.body", "body": _event_bytes(chunks), "more_body": True})
                 if self._reply.failure is not None:
                     break
         last = self._reply.last_chunk() if self._reply.failure is None else None
-        end = event_bytes([last] if last is not None else []) + DONE
+        end = _event_bytes([last] if last is not None else []) + _DONE
         await send({"type": "http.response.body", "body": end, "more_body": False})
+
+
+def _event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
+    """JSON objects as server-sent events (`data: …` and an empty line), in UTF-8 with `?` for a lone surrogate."""
+    return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
+
+
+def _encoded(chunk: dict[str, object]) -> bytes:
+    return json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 async def _whole(replies: Replies, reply: ChatReply | CompletionReply | EmbeddingReply) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.events import Embedded, Failed, Finished
 from llf_core.chat.request import ChatRequest
 from llf_core.chat.server.api_error import invalid
-from llf_core.chat.server.fields import Fields
+from llf_core.chat.server.request_body import Fields
 from llf_core.chat.server.sampling_fields import ignore
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.picture import PictureError, picture_bytes
 from llf_core.chat.server.api_error import ApiError, invalid
-from llf_core.chat.server.fields import Fields
+from llf_core.chat.server.request_body import Fields
 from llf_core.untrusted.plain_json import json_value
 
 if TYPE_CHECKING:

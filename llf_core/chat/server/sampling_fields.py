@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from llf_core.chat.request import MAX_STOPS, ChatSampling, RequestError
 from llf_core.chat.server.api_error import ApiError, invalid
-from llf_core.chat.server.fields import MAX_INTEGER, Fields
+from llf_core.chat.server.request_body import MAX_INTEGER, Fields
 
 MAX_CHOICES = 16
 """Maximum number of replies to one request (`n`)."""

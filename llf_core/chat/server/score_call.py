@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.server.api_error import invalid
-from llf_core.chat.server.fields import Fields
 from llf_core.chat.server.messages import messages_of
+from llf_core.chat.server.request_body import Fields
 from llf_core.chat.server.sampling_fields import ignore
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Finished, Piece, ToolCallPiece
 from llf_core.chat.server.api_error import invalid
-from llf_core.chat.server.fields import Fields
+from llf_core.chat.server.request_body import Fields
 from llf_core.untrusted.plain_json import json_value
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from llf_core.generation.replies.reply_formats import CallFormat
 
-
 MAX_NAME = 256
 """Maximum length of a function's name or of a header."""
 MAX_LIST = 65_536

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from llf_core.generation.replies.reply_formats import CallFormat, ReplyFormat, Thought
 
-
 Part = Piece | ToolCallPiece
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ID_LENGTH = 9

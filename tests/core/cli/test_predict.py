@@ -15,8 +15,8 @@ from PIL import Image
 from rouge_score import rouge_scorer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from llf_core.chat.batch_prediction import TIMES, prediction_metrics
 from llf_core.chat.predict_data import read_predict_prompts
-from llf_core.chat.prediction_metrics import TIMES, prediction_metrics
 from llf_core.chat.predictions import PARTIAL, PredictionError, PredictionFolder
 from llf_core.chat.prompt import prompt_form, prompt_text
 from llf_core.chat.request import ChatRequest

@@ -3,7 +3,7 @@ from types import MappingProxyType
 
 import pytest
 
-from llf_core.chat.message_pictures import with_checked_pictures
+from llf_core.chat.picture import with_checked_pictures
 from llf_core.generation.message_prompt import PromptError, render_messages
 from tests.tiny import tiny_tokenizer
 

@@ -5,8 +5,7 @@ import http.client
 import httpx
 import pytest
 
-from llf_core.chat.server.guard import Access, is_loopback
-from llf_core.chat.server.keys import KeyRefusedError, keys_of, new_key
+from llf_core.chat.server.guard import Access, KeyRefusedError, is_loopback, keys_of, new_key
 from tests.core.chat.server.conftest import KEY
 
 ROUTES = (

@@ -4,8 +4,8 @@ import pytest
 
 from llf_core.chat.picture import picture_url
 from llf_core.chat.server.api_error import ApiError
-from llf_core.chat.server.chat_call import read_chat_call
-from llf_core.chat.server.completion_call import read_completion_call
+from llf_core.chat.server.chat_completions import read_chat_call
+from llf_core.chat.server.completions import read_completion_call
 from tests.tiny import picture_file
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in OpenAI's formats."""
+"""Fields of answers in OpenAI's formats: log-probabilities, and numbers of tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from llf_core.chat.events import Alternative, Token
+    from llf_core.chat.events import Alternative, Finished, Token
 
 LOWEST = -9999.0
 """Replaces minus infinity, which JSON lacks, as in OpenAI's API."""
@@ -47,3 +47,16 @@ def _entry(token: Token | Alternative) -> dict[str, object]:
 
 def _finite(logprob: float) -> float:
     return logprob if math.isfinite(logprob) else LOWEST
+
+
+def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
+    """Numbers of tokens in OpenAI's format. A prompt with several choices counts once, as in OpenAI's API."""
+    prompts = [event for number, event in sorted(finished.items()) if number % choices == 0]
+    prompt = sum(event.prompt_tokens for event in prompts)
+    completion = sum(event.completion_tokens for event in finished.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(event.cached_tokens for event in prompts)},
+    }
