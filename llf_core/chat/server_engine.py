@@ -73,7 +73,7 @@ class ServerEngine(ChatEngine):
         super().__init__(config, settings, on_state)
         self._config = loading_config(config)
         self.key = secrets.token_urlsafe(32)
-        self._adapters = ServerAdapters(self._load, self._unload)
+        self._adapters = _ServerAdapters(self._load, self._unload)
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._cancelled: set[int] = set()
         self._ready = threading.Event()
@@ -368,13 +368,13 @@ def _end_image_check(check: subprocess.Popen[bytes]) -> None:
 
 @dataclass(eq=False)
 class _Adapter:
-    """An adapter that the server loads; for `refused` see `ServerAdapters.refusal`."""
+    """An adapter that the server loads; for `refused` see `_ServerAdapters.refusal`."""
 
     folder: str
     refused: str | None = None
 
 
-class ServerAdapters:
+class _ServerAdapters:
     """Has a server load and unload adapters in a thread, in order, so that a new one never takes a loaded one's name.
 
     Args:

@@ -148,7 +148,7 @@ class BatchGenerator:
                 numbers=numbers,
             )
             return
-        decode_with_transformers(
+        _decode_with_transformers(
             self._model,
             prompts,
             sampling=sampling,
@@ -226,7 +226,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no t
         return torch.tensor(self.done, device=input_ids.device)
 
 
-def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
+def _decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     *,
@@ -251,7 +251,7 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         for row, prompt in enumerate(prompts):
             if row and cancelled():
                 return
-            decode_with_transformers(
+            _decode_with_transformers(
                 model,
                 [prompt],
                 sampling=sampling,

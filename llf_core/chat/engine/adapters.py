@@ -65,7 +65,7 @@ class Adapters:
         self._check(folder)
         shown = getattr(self._base, "name_or_path", "") or type(self._base).__name__
         config = RunConfig.load({"model_name_or_path": shown, "dataset": "unused", "finetuning_type": "lora"})
-        weights = BaseWeights(self._base)
+        weights = _BaseWeights(self._base)
         self._activate(None)
         before = [(module, dict(module._modules)) for module in self._base.modules()]  # noqa: SLF001 - torch has no public name
         wrapped: Any = None
@@ -163,7 +163,7 @@ def _share_containers(found: tuple[Replacement, ...]) -> None:
                 one.adapted._modules[name] = shared.setdefault((type(child), *container.keys()), container)  # noqa: SLF001
 
 
-class BaseWeights:
+class _BaseWeights:
     """Snapshot of the base model's weights: torch's counter of in-place changes, and their place in memory."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -401,7 +401,7 @@ class Engine:
         reply.start()
         try:
             with self._adapters.active(reply.adapter) as model:
-                reply.embed(embedding(model, reply.prompt, self._device))
+                reply.embed(_embedding(model, reply.prompt, self._device))
         except RequestError as error:
             reply.fail("invalid", str(error))
         except Exception as error:  # noqa: BLE001 - of one request
@@ -426,7 +426,7 @@ def _prefix_of(adapter: str | None, batch: RowBatch, row: int) -> Prefix:
     return Prefix(adapter, batch.tokens_of(row), batch.row(row))
 
 
-def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
+def _embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
     """Embedding `[hidden]` of a text of at least one token: the mean of the last hidden states, scaled to length 1.
 
     Source: mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
