@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.rules.evaluation_metrics import ACCURACY
-from llf_core.metrics.ratio_interval import ratio_interval, share_interval
+from llf_core.metrics.interval import ratio_interval, share_interval
 from llf_core.runs.charts import HIGH, LOW
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class EvaluationSums:
     def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
         """All metrics by name: `loss`, the stage's, and `accuracy` (0 to 1), loss and accuracy with 95 % intervals.
 
-        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.ratio_interval`; they are
+        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.interval`; they are
         left out if too few examples were recorded, and for a loss that is not finite or not of the recorded
         examples. A stage's own `loss`, such as a mean over the completions that could be scored, replaces the other.
         """

@@ -37,11 +37,10 @@ from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank
 from llf_core.stages.base.sharding import whole_on_main
 from llf_core.stages.base.stage import make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
+from llf_core.training.callbacks import PhaseCallback
 from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
 from llf_core.training.failures import explain_failure
 from llf_core.training.forgetting_probe import ForgettingProbe
-from llf_core.training.hub_push import KEY as PUSH_KEY
-from llf_core.training.hub_push import push_destination, push_result
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.load_context import load_context
 from llf_core.training.make_trainer import make_trainer, metric_directions
@@ -50,10 +49,9 @@ from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.output_copy import check_output_dir
 from llf_core.training.past_run import add_to_past_runs, write_forecast
 from llf_core.training.peak_memory import reset_peak
-from llf_core.training.phase_callback import PhaseCallback
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
 from llf_core.training.sample_callback import SamplePrompts
-from llf_core.training.save_run_result import save_run_result
+from llf_core.training.save_run_result import PUSH_KEY, push_destination, push_result, save_run_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

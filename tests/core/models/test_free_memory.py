@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from llf_core.launch.local_process import computing_environment
-from llf_core.training import freed_memory
+from llf_core.training import callbacks
 
 MEASURE = """
 import resource
@@ -43,8 +43,8 @@ def test_gaps_between_what_is_used_are_given_back():
 
 def test_a_run_releases_memory_after_its_first_step_alone(monkeypatch):
     released = []
-    monkeypatch.setattr(freed_memory, "release_free_memory", lambda: released.append(True))
-    callback = freed_memory.FreedMemory()
+    monkeypatch.setattr(callbacks, "release_free_memory", lambda: released.append(True))
+    callback = callbacks.FreedMemory()
     counts = []
     for _ in range(20):
         callback.on_step_end(None, None, None)

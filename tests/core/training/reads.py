@@ -18,10 +18,10 @@ from llf_core.config.run_config import RunConfig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CONFIG_COPIES = ("/llf_core/config/", "/llf_core/training/arguments.py", "/pydantic/", "/models/card.py")
+CONFIG_COPIES = ("/llf_core/config/", "/llf_core/training/make_trainer.py", "/pydantic/", "/models/card.py")
 ARGUMENT_COPIES = (
     "/transformers/training_args.py", "/trl/trainer/base_config.py", "_config.py", "/dataclasses.py", "/copy.py",
-    "/llf_core/training/arguments.py", "/transformers/hf_argparser.py", "<string>",
+    "/llf_core/training/make_trainer.py", "/transformers/hf_argparser.py", "<string>",
 )  # fmt: skip
 
 DERIVED = (

@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 from llf_core.config import RunConfig
 from llf_core.models import DevicePlan
 from llf_core.runs import create_run
-from llf_core.training.arguments import training_arguments
+from llf_core.training.make_trainer import training_arguments
 
 PLAN = DevicePlan("cpu", "float32", None, 1, "")
 

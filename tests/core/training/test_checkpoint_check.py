@@ -17,8 +17,8 @@ from llf_core.models import checksums as module
 from llf_core.models.checksums import checksums, differences
 from llf_core.runs import Checkpoints, RunFolder, RunReader, read_status
 from llf_core.runs.step_counters import COUNTERS
+from llf_core.training.callbacks import early_stopping
 from llf_core.training.checkpoint_check import check_archives
-from llf_core.training.early_stopping import early_stopping
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 

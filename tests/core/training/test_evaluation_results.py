@@ -8,7 +8,7 @@ from transformers import TrainerState
 
 from llf_core.config import RunConfig
 from llf_core.runs import RunReader
-from llf_core.training.evaluation_results import evaluation_results
+from llf_core.training.save_run_result import evaluation_results
 
 TEXTS = ["Rain fell on the old harbour all night.", "Seven boats were missing when the sun came up.", "Nobody spoke."]
 
