@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.metrics.bootstrap import student_quantile
-from llf_core.metrics.exchange import ROUNDING
-from llf_core.metrics.paired import SIGNIFICANT, difference
+from llf_core.metrics.paired import ROUNDING, SIGNIFICANT, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +170,7 @@ def intervals(
 
 
 def _exchange(first: Numbers, second: Numbers, value: Callable[[Numbers], Numbers]) -> Numbers:
-    """The p-values of the exchange test as in `llf_core.metrics.exchange`, for many evaluations with the same signs."""
+    """The p-values of the exchange test as in `llf_core.metrics.paired`, for many evaluations with the same signs."""
     half, middle = (second - first) / 2, (second + first).sum(1)[:, None] / 2
     signs = np.random.default_rng(0).integers(0, 2, (SAMPLES, first.shape[1])) * 2.0 - 1
     moved = np.einsum("be,sek->sbk", signs, half, optimize=True)

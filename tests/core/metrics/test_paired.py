@@ -8,11 +8,10 @@ import sacrebleu
 
 from llf_core.metrics import ScoredExample, bootstrap, load_metrics, score_answers
 from llf_core.metrics.bootstrap import expanded_percentiles, resampled_sums, student_quantile
-from llf_core.metrics.exchange import exchange_p_value
 from llf_core.metrics.interval import Interval, interval
 from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY
 from llf_core.metrics.measure import Measure, mean_statistics, ratio
-from llf_core.metrics.paired import Difference, difference
+from llf_core.metrics.paired import Difference, difference, exchange_p_value
 
 PERCENT = Measure("share", "Share", "%")
 EXAMPLES, SEEDS, SAMPLES = 200, 100, 1000

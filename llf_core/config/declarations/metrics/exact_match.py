@@ -7,6 +7,6 @@ EXACT_MATCH = MetricDeclaration(
     label="Exact match",
     summary="whether the answer equals the reference, apart from case, punctuation, articles and blanks",
     paper="arXiv 1606.05250",
-    implementation="llf_core.metrics.exact_match:ExactMatch",
+    implementation="llf_core.metrics.squad:ExactMatch",
     unit="%",
 )

@@ -7,6 +7,6 @@ F1 = MetricDeclaration(
     label="F1",
     summary="F measure of the words in common with the reference, apart from case, punctuation and articles",
     paper="arXiv 1606.05250",
-    implementation="llf_core.metrics.f1:F1",
+    implementation="llf_core.metrics.squad:F1",
     unit="%",
 )
