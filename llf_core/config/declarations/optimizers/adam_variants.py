@@ -41,7 +41,7 @@ ADAM_VARIANTS = (
     OptimizerDeclaration(
         name="stable_adamw",
         label="StableAdamW",
-        implementation="llf_core.optimizers.stable_adamw:StableAdamW",
+        implementation="llf_core.optimizers.adam_variants:StableAdamW",
         summary=(
             "AdamW that lowers its rate where gradients are larger than their moments say; AdamW's memory. Take it "
             "where the loss has spikes."
@@ -52,7 +52,7 @@ ADAM_VARIANTS = (
     OptimizerDeclaration(
         name="grokadamw",
         label="GrokAdamW",
-        implementation="llf_core.optimizers.grokadamw:GrokAdamW",
+        implementation="llf_core.optimizers.adam_variants:GrokAdamW",
         summary=(
             "AdamW with slow gradients amplified, for delayed generalization; half as much state again. Take it for "
             "small data sets and many epochs."
@@ -64,7 +64,7 @@ ADAM_VARIANTS = (
     OptimizerDeclaration(
         name="adamw_anyprecision",
         label="AdamW, any precision",
-        implementation="llf_core.optimizers.any_precision:AnyPrecisionAdamW",
+        implementation="llf_core.optimizers.adam_variants:AnyPrecisionAdamW",
         summary=(
             "AdamW with moments in dtypes of your choice and Kahan summation: half of AdamW's state in bfloat16. Take "
             "it with pure_bf16."
