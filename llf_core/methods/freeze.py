@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_layers
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
-from llf_core.methods.method import Method
+from llf_core.methods.method import Method, keep_trained_weights_exact
 from llf_core.methods.peft_adapter import new_rows
-from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
 from llf_core.models.multimodal_parts import choose_parts, frozen_modules, multimodal_parts
 from llf_core.models.reward_head import HEAD_NAME, generates, unused_lm_head

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.methods.method import Method
-from llf_core.methods.trained_precision import keep_trained_weights_exact
+from llf_core.methods.method import Method, keep_trained_weights_exact
 from llf_core.models.multimodal_parts import choose_parts, frozen_modules
 from llf_core.models.reward_head import generates, unused_lm_head
 

@@ -1,11 +1,11 @@
-"""The base class of the methods: which parameters of a model are trained."""
+"""The base class of the methods: which parameters of a model are trained, and their precision."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from llf_core.config.registry import method_of
+from llf_core.config.registry import method_of, optimizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,3 +86,19 @@ def make_method(config: RunConfig) -> Method:
 def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
     """Apply the method that `finetuning_type` selects, for callers that need none of its hooks."""
     return make_method(config).apply(model)
+
+
+def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
+    """Cast every trainable parameter to float32, or to bfloat16 with `pure_bf16`, unless the optimizer `keeps_masters`.
+
+    bfloat16 has 8 significant bits, so an update below about 1/256 of a weight would be lost. Autocast computes in
+    the plan's dtype.
+    """
+    import torch
+
+    if optimizer_of(config).keeps_masters:
+        return
+    dtype = torch.bfloat16 if config.get("pure_bf16") else torch.float32
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.adapter_type import check_adapter_type
 from llf_core.methods.adapter_targets import saved_modules
-from llf_core.methods.trained_precision import keep_trained_weights_exact
+from llf_core.methods.method import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
 from llf_core.models.reward_head import HEAD_NAME
 

@@ -12,7 +12,7 @@ from llf_core.config.declarations.modifiers.mixture_of_depths import MixtureOfDe
 from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.config.number_format import percent
 from llf_core.methods.decoder_blocks import block_list
-from llf_core.methods.trained_precision import keep_trained_weights_exact
+from llf_core.methods.method import keep_trained_weights_exact
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.mixture_of_depths import (
     RoutingSettings,
