@@ -5,11 +5,18 @@ Only the trainer calls it.
 """
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.call_reward import Completion, Reward, RewardError
+from llf_core.rewards.call_reward import (
+    Completion,
+    Reward,
+    RewardError,
+    ScoredCompletion,
+    WeightedSum,
+    fix_message,
+    unscored_message,
+)
 from llf_core.rewards.decorator import REWARDS, reward
 from llf_core.rewards.load import load_rewards
 from llf_core.rewards.stored_functions import replace_code, reward_names, reward_sources
-from llf_core.rewards.weighted_sum import ScoredCompletion, WeightedSum, fix_message, unscored_message
 
 __all__ = [
     "BUILT_IN",
