@@ -79,7 +79,7 @@ def python_texts(path: Path, name: str) -> Iterator[Text]:
             continue
         body = getattr(node, "body", [])
         if isinstance(node, ast.FunctionDef) and name.startswith("llf_core/cli/") and node.name in COMMANDS:
-            yield Text(name, node.lineno, (ast.get_docstring(node) or "").partition("\n\nRaises:")[0], "help")
+            yield Text(name, node.lineno, ast.get_docstring(node) or "", "help")
         for child in ast.iter_child_nodes(node):
             if (
                 isinstance(child, ast.Expr)

@@ -1,14 +1,10 @@
 """The `llf` command: its subcommands, and error handling."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys
 from contextlib import suppress
-from inspect import getdoc
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -38,36 +34,17 @@ from llf_core.cli.try_rewards import try_rewards
 from llf_core.cli.validate import validate
 from llf_core.user_error import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-CommandT = TypeVar("CommandT", bound="Callable[..., None]")
-
-
-class CommandGroup(typer.Typer):
-    """Commands whose help texts are the docstrings of their functions, without the section `Raises:`."""
-
-    def command(self, name: str | None = None) -> Callable[[CommandT], CommandT]:  # type: ignore[override]
-        """Make the decorator that registers a command, with its docstring up to `Raises:` as the help text."""
-
-        def register(function: CommandT) -> CommandT:
-            text = (getdoc(function) or "").partition("\n\nRaises:")[0]
-            return super(CommandGroup, self).command(name, help=text)(function)
-
-        return register
-
-
-app = CommandGroup(
+app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Fine-tune language models. Runs are stored in $LLF_HOME/runs and continue when this terminal closes.",
 )
-runs_app = CommandGroup(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
 app.add_typer(runs_app, name="runs")
-chats_app = CommandGroup(no_args_is_help=True, help="List, delete and restore conversations.")
+chats_app = typer.Typer(no_args_is_help=True, help="List, delete and restore conversations.")
 app.add_typer(chats_app, name="chats")
-adapter_app = CommandGroup(no_args_is_help=True, help="Shrink the rank of a LoRA, or extract one from two models.")
+adapter_app = typer.Typer(no_args_is_help=True, help="Shrink the rank of a LoRA, or extract one from two models.")
 app.add_typer(adapter_app, name="adapter")
 
 app.command()(train)
