@@ -7,32 +7,59 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 import typer
+from rich.markup import escape
 
-from llf_core.cli.adapter import adapter_extract, adapter_shrink
-from llf_core.cli.chat import chat
-from llf_core.cli.chats import chats_delete, chats_list, chats_restore
-from llf_core.cli.environment import env, version
+from llf_core import __version__
+from llf_core.cli.chat import chat, chats_delete, chats_list, chats_restore
+from llf_core.cli.dry_runs import estimate, find_learning_rate, inspect, parameters, try_rewards, validate
 from llf_core.cli.errors import file_message, temporary_folder_message
-from llf_core.cli.estimate import estimate
-from llf_core.cli.evaluate import evaluate
-from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
-from llf_core.cli.export import export
-from llf_core.cli.find_learning_rate import find_learning_rate
-from llf_core.cli.inspect import inspect
-from llf_core.cli.model_parameters import parameters
+from llf_core.cli.evaluate import evaluate, reward_accuracy, runs_loss, runs_win_rate
+from llf_core.cli.export import adapter_extract, adapter_shrink, export
 from llf_core.cli.model_search import models
+from llf_core.cli.parameters import Json
 from llf_core.cli.predict import predict
-from llf_core.cli.runs.archive import runs_export, runs_import
-from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
-from llf_core.cli.runs.look import runs_fetch, runs_list, runs_show
-from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
-from llf_core.cli.runs.restart import runs_branch, runs_replay, runs_resume
+from llf_core.cli.runs import (
+    runs_branch,
+    runs_checkpoint,
+    runs_clean,
+    runs_delete,
+    runs_evaluate,
+    runs_export,
+    runs_fetch,
+    runs_import,
+    runs_kill,
+    runs_list,
+    runs_replay,
+    runs_restore,
+    runs_resume,
+    runs_sample,
+    runs_set,
+    runs_show,
+    runs_stop,
+)
 from llf_core.cli.serve import serve
-from llf_core.cli.terminal import print_error
+from llf_core.cli.terminal import out, print_error, print_json
 from llf_core.cli.train import demo, train
-from llf_core.cli.try_rewards import try_rewards
-from llf_core.cli.validate import validate
 from llf_core.user_error import UserError
+
+
+def env(as_json: Json = False) -> None:
+    """Show versions, device and folders: what to paste into a bug report."""
+    from llf_core.launch.environment import describe
+
+    facts = describe()
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
+        out.print(f"{key:10} {escape(str(text))}")
+
+
+def version() -> None:
+    """Print the version, for scripts and bug reports."""
+    out.print(__version__)
+
 
 app = typer.Typer(
     no_args_is_help=True,

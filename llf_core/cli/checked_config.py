@@ -1,20 +1,23 @@
-"""Loads and checks the config of a command: keys, names, and a preview of its data."""
+"""Loads what a command is given: a checked config, with a preview of its data, and reward functions of a file."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from llf_core.cli.terminal import print_problem
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.terminal import err, print_problem
 from llf_core.user_error import BAD_CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from llf_core.config import Report, RunConfig
+    from llf_core.rewards.signature import RewardFunction
 
 RUNS_CODE = ("trust_remote_code", "allow_pickle")
 """Keys that have code of others run: their notes are always printed."""
@@ -89,3 +92,47 @@ def with_data_checks(report: Report) -> Report:
     problems = (*of_data, *template_problems(config), *kernel_problems(config))
     found = (replace(problem, line=report.lines.get(problem.key)) for problem in problems)
     return report.with_problems((*report.problems, *found))
+
+
+def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
+    """Load the reward functions in the file of `--rewards`, by the names that a config uses. The file is executed."""
+    if path is None:
+        return {}
+    from llf_core.rewards import REWARDS
+    from llf_core.user_functions.function_file import functions_under_decorator
+
+    with in_a_sentence():
+        found = REWARDS.by_name(functions_under_decorator(path, REWARDS))
+        return {name: one for name, one in found.items() if one is not None}
+
+
+def load_with_rewards(
+    source: str, overrides: list[str] | None, given: Mapping[str, RewardFunction]
+) -> tuple[RunConfig, list[RewardFunction | str] | None]:
+    """Load the config of a command that has `--rewards`; one that names no reward functions gets those of the file.
+
+    Args:
+        given: functions of the file by name; empty without `--rewards`.
+
+    Returns:
+        The config; and its reward functions, of which those of the file are functions and the others names. None
+        without `--rewards`.
+    """
+    from llf_core.config.read_config import read
+    from llf_core.rewards import REWARDS
+
+    if not given:
+        return load_config(source, overrides), None
+    named = read(source, overrides or ()).values.get(REWARDS.key)
+    loaded = load_config(source, [*(overrides or ()), *([] if named else [f"{REWARDS.key}={json.dumps([*given])}"])])
+    names = loaded.get(REWARDS.key) or ()
+    say_unused("The config", given, names)
+    return loaded, [given.get(one, one) for one in names]
+
+
+def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Print which of the given reward functions are not known to `who`, the subject of the sentence."""
+    used = set(known)
+    others = ", ".join(name for name in given if name not in used)
+    if others:
+        err.print(f"{who} has no reward function {others}: ignored.", highlight=False)

@@ -1,3 +1,5 @@
+"""Opens the run of a command, and follows it in the terminal until its end."""
+
 from __future__ import annotations
 
 import signal
@@ -99,3 +101,13 @@ def _wait_for_copy(run: Run) -> None:
         err.print(f"Copying to {escape(str(place))} …")
         while supervisor.alive():
             time.sleep(0.1)
+
+
+def attach_run(run_id: str) -> Run:
+    """Open a run by any name that `llf_core.runs.find.find_run` knows, or by its address `ssh://host/run`."""
+    from llf_core.launch import attach
+    from llf_core.remote.address import is_address
+    from llf_core.runs.find import find_run
+
+    with in_a_sentence():
+        return attach(run_id if is_address(run_id) else find_run(run_id))

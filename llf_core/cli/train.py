@@ -2,11 +2,10 @@ from typing import Annotated
 
 import typer
 
-from llf_core.cli.attach_run import attach_run
+from llf_core.cli.checked_config import functions_of_file, load_with_rewards
 from llf_core.cli.errors import UsageError, in_a_sentence
-from llf_core.cli.follow_run import follow_run
+from llf_core.cli.follow_run import attach_run, follow_run
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
-from llf_core.cli.reward_functions import functions_of_file, load_with_rewards
 from llf_core.cli.terminal import err, out, print_json
 from llf_core.user_error import UserError
 
