@@ -1,4 +1,4 @@
-"""A section of the form: basic fields, advanced fields behind a button, and facts beside its title."""
+"""A section of the form: its fields, basic ones first and advanced ones behind a button, and facts beside its title."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.config import Problem
-from llf_widgets.forms.field import field_json, field_messages
+from llf_core.config.choice_reasons import STRATEGY_KEY
+from llf_core.config.field_specs import USED_BY_OTHERS
+from llf_core.launch.launchers import LAUNCHERS
 from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.places import explained, reasons_against, remark
 from llf_widgets.forms.uploads import UploadReceiver
+from llf_widgets.forms.values import choice_options, control_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llf_core.config import FieldSpec
-    from llf_widgets.forms.messages import Message
     from llf_widgets.forms.state import FormState
     from llf_widgets.forms.suggestions import Completions
 
@@ -72,7 +76,7 @@ class FormSection(FormWidget):
         }
         with self.hold_sync():
             self._rows = [
-                field_json(spec, self._state, group=self._groups.get(spec.section, "") if spec.level != "basic" else "",
+                _field_json(spec, self._state, group=self._groups.get(spec.section, "") if spec.level != "basic" else "",
                     suggestions=suggested.get(spec.key, ()), completes=spec.key in self._completions)
                 for spec in shown
             ]  # fmt: skip
@@ -122,7 +126,7 @@ class FormSection(FormWidget):
         if content["type"] == "edit":
             self._state.edit(content["key"], content["text"])
         elif content["type"] == "fix":
-            messages = field_messages(content["key"], self._state)
+            messages = _field_messages(content["key"], self._state)
             if content["message"] < len(messages):
                 self._state.apply(messages[content["message"]].fixes[content["fix"]][1])
         self._on_change()
@@ -132,3 +136,106 @@ class FormSection(FormWidget):
             found = self._completions[key](text)
             answer = {"options": found.options, "more": found.more}
             self.send({"type": "completions", "key": key, "serial": serial, **answer})
+
+
+def _field_json(
+    spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = (), completes: bool = False
+) -> dict[str, object]:
+    """A field as its section displays it, `Row` of `labextension/widgets/forms/field.js`."""
+    control: str = control_kind(spec)
+    text, unset = state.text(spec.key), spec.meaning(state.value)
+    if spec.key == "launch_target" and (place := LAUNCHERS.get(state.text("launch"))) is not None:
+        unset = place.target or unset
+    if control == "text" and (spec.lines or "\n" in text):
+        control = "lines"
+    wide = control != "number"
+    return {
+        "key": spec.key,
+        "label": spec.label,
+        "unit": "" if wide else spec.unit or "",
+        "help": _help(spec, text),
+        "explained": bool(explained(spec.key)),
+        "tooltip": _tooltip(spec),
+        "kind": control,
+        "text": text,
+        "placeholder": unset,
+        "choices": _choices(spec, state, text, unset) if control == "choice" else [],
+        "suggestions": list(suggestions or map(str, spec.choices or ())) if control == "text" else [],
+        "completes": completes and control == "text",
+        "group": group,
+        "wide": wide,
+        "long": (spec.path is not None and control == "text") or spec.key == STRATEGY_KEY,
+        "upload": spec.path == "data" and control == "text",
+        "changed": state.is_changed(spec.key),
+        "messages": messages_json(_field_messages(spec.key, state)),
+    }
+
+
+def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str, str]]:
+    plugins = explained(spec.key)
+    config = state.report.config if plugins else None
+    reasons = {} if config is None else reasons_against(config, spec.key)
+    return [
+        (
+            value,
+            getattr(plugins.get(value), "line", label),
+            "" if value == chosen else reasons.get(value, ""),
+            plugins[value].label if value in plugins else label,
+        )
+        for value, label in choice_options(spec, unset)
+    ]
+
+
+def _help(spec: FieldSpec, chosen: str) -> str:
+    """The summary of the chosen value, with its paper; the field's help if it has none."""
+    one = explained(spec.key).get(chosen)
+    if one is None or not one.summary:
+        return spec.help
+    if paper := getattr(one, "paper", ""):
+        return f"{one.summary} ({paper})"
+    return f"{one.summary} {remark(spec.key, chosen)}".strip()
+
+
+def _field_messages(key: str, state: FormState) -> list[Message]:
+    """Messages beside a field, in the order of `FormState.problems`, to which the front end's indices refer."""
+    return [Message.from_problem(problem) for problem in state.problems(key)]
+
+
+def _tooltip(spec: FieldSpec) -> str:
+    bounded = any(limit is not None for limit in (spec.minimum, spec.maximum, spec.above, spec.below))
+    expected = f" Expected {spec.expected}." if bounded and not spec.choices else ""
+    return f"{spec.key}: {spec.help.replace('`', '')}{expected}"
+
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Model": ("model",),
+    "Data": ("data",),
+    "Method": ("stage", "method"),
+    "Training": ("training", "optimizer", "evaluation", "generation"),
+    "Where": ("launch",),
+}
+"""The config sections in each section of the form."""
+
+GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "Generation"}
+"""Headings among the advanced fields."""
+
+
+def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
+    """Sort fields into sections of the form: basic ones first, folders after choices and numbers."""
+    home = {section: title for title, sections in SECTIONS.items() for section in sections}
+    specs = [spec for spec in specs if spec.section not in USED_BY_OTHERS]  # a form starts runs, and these concern none
+    unplaced = {spec.section for spec in specs} - set(home)
+    if unplaced:
+        raise ValueError(f"The form layout does not contain the section {', '.join(sorted(unplaced))}.")
+    found: dict[str, list[FieldSpec]] = {title: [] for title in SECTIONS}
+    for spec in specs:
+        found[home[spec.section]].append(spec)
+    for title, sections in SECTIONS.items():
+        found[title].sort(
+            key=lambda spec: (
+                spec.level != "basic",
+                spec.level == "basic" and spec.path == "folder",
+                sections.index(spec.section),
+            )
+        )
+    return found

@@ -1,7 +1,11 @@
-"""Start, queue, run name, and a sentence about why Start is disabled or what it will do."""
+"""Start, queue, run name, a sentence about why Start is disabled or what it will do, and early imports for the click."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -113,3 +117,25 @@ def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[st
     if others:
         parts.append({"text": ("; " if errors else "") + "; ".join(others)})
     return [*parts, {"text": "."}]
+
+
+MODULES = (
+    "llf_core.launch.start",
+    "llf_core.rewards",
+    "llf_core.rewards.stored_functions",
+    "llf_widgets.monitor.widget",
+)
+
+
+@functools.cache
+def preload() -> threading.Thread:
+    """Import the modules for Start in a background thread, once per process, which takes seconds."""
+    thread = threading.Thread(target=_import, name="llf-preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import() -> None:
+    for name in MODULES:
+        with contextlib.suppress(ImportError):  # the click needs it again, and says what is missing
+            importlib.import_module(name)

@@ -7,19 +7,19 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config import Problem, RunConfig, preset
+from llf_core.config import Fix, Problem, RunConfig, preset
 from llf_core.config.build import absolute_values
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.read_config import read
-from llf_core.data.precheck import FORMAT_KEYS, demo_for_stage
+from llf_core.data.kind_check import FORMAT_KEYS, demo_for_stage
+from llf_core.data.template_facts import own_template_of
 from llf_core.launch.cell_rows import RowsError
+from llf_core.model_catalog import find_model
 from llf_core.runs.folder import home
 from llf_core.runs.uploads import mark_used
 from llf_widgets.forms.cell_rows import CellRows
-from llf_widgets.forms.form_problems import FormProblems
-from llf_widgets.forms.form_values import DATASET_KEYS
-from llf_widgets.forms.model_template import template_of_model
+from llf_widgets.forms.form_values import DATASET_KEYS, FormProblems
 from llf_widgets.forms.places import LAUNCH
 from llf_widgets.forms.values import parse_value, plain_value
 from llf_widgets.start import split_rows
@@ -165,7 +165,7 @@ class FormState(FormProblems):
         if self.config_values.get("template") not in (None, self._template):  # it may be a list that was pasted
             return
         self._noted_model = self._model()
-        self._template, note = template_of_model(self._noted_model)
+        self._template, note = _template_of_model(self._noted_model)
         self.apply({"template": self._template})
         self._attached.pop("template", None)
         if note is not None:
@@ -220,3 +220,30 @@ class FormState(FormProblems):
             self.config_values.pop(key, None)
         else:
             self.config_values[key] = value
+
+
+def _template_of_model(name: str) -> tuple[str | None, Problem | None]:
+    """The template of a model of the catalog (None for the tokenizer's own), with a note whose button undoes it.
+
+    None is set where LLaMA-Factory's template is known to differ from the model's own; the button then sets it.
+    """
+    model = find_model(name)
+    if model is None:
+        return None, None
+    own = own_template_of(model.id) if model.template else None
+    template = model.template or None if own is None else None
+    fixes: tuple[Fix, ...] = ()
+    if own is not None:
+        said = (
+            f"The tokenizer's own template is used ({own.family}): `{model.template}`, LLaMA-Factory's template of "
+            f"{model.id}, writes conversations otherwise."
+        )
+        fixes = (Fix(f"Use {model.template}", {"template": model.template}),)
+    elif template is not None:
+        said = f"The template of {model.id}. It was set when the model was chosen."
+        fixes = (Fix("Use the tokenizer's own", {"template": None}),)
+    elif model.tuning == "chat":
+        said = f"No named template is known for {model.id}: its tokenizer's own is used."
+    else:
+        return None, None
+    return template, Problem("violation", "template", template, said, fixes, "note", keys=("template",))

@@ -11,22 +11,20 @@ import ipywidgets as widgets
 from llf_core.config import presets
 from llf_core.data.precheck import usable_datasets
 from llf_widgets.close_widgets import ClosedByHand, close_descendants
-from llf_widgets.forms import static_config, suggestions
-from llf_widgets.forms.background_imports import preload
+from llf_widgets.forms import suggestions
 from llf_widgets.forms.column_mapping import ColumnMapping
-from llf_widgets.forms.config_editor import ConfigEditor
+from llf_widgets.forms.config_editor import ConfigEditor, config_html, config_text
 from llf_widgets.forms.fit_strip import FitStrip
 from llf_widgets.forms.hub_lookup import HubLookup
 from llf_widgets.forms.kept_settings import KeptSettings
-from llf_widgets.forms.layout import GROUPS, assign_sections
-from llf_widgets.forms.machine_checks import MachineChecks
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.places import ask_places
+from llf_widgets.forms.preflight import MachineChecks
 from llf_widgets.forms.presets import PresetSelector
 from llf_widgets.forms.preview import DataPreview
-from llf_widgets.forms.section import FormSection
+from llf_widgets.forms.section import GROUPS, FormSection, assign_sections
 from llf_widgets.forms.section_facts import section_facts
-from llf_widgets.forms.start_controls import StartControls, blocked_sentence
+from llf_widgets.forms.start_controls import StartControls, blocked_sentence, preload
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_form import SweepForm
 from llf_widgets.forms.trained_parameters import TrainedParameters
@@ -446,8 +444,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         preload()
         yaml = self.state.yaml()
         run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
-        bundle["text/plain"] = static_config.config_text(yaml, run_ids)
-        bundle["text/html"] = static_config.config_html(yaml, run_ids)
+        bundle["text/plain"] = config_text(yaml, run_ids)
+        bundle["text/html"] = config_html(yaml, run_ids)
         bundle[VIEW_MIME_TYPE] = {"view": "studio"}
         return bundle
 

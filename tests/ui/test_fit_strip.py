@@ -100,7 +100,7 @@ def test_a_click_makes_it_fit_and_another_undoes_it(page: Any, lab: Lab, tmp_pat
 
 ENDLESS = """
 import time
-from llf_widgets.forms.measurement import Measurement
+from llf_widgets.forms.fit_strip import Measurement
 Measurement._measure = lambda *_: time.sleep(3600)
 """
 """Has a measurement go on until its kernel ends."""

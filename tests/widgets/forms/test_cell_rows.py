@@ -15,7 +15,7 @@ from llf_core.config import RunConfig
 from llf_core.launch import Run
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio
-from llf_widgets.forms.dataset_columns import find_columns
+from llf_widgets.forms.column_mapping import find_columns
 from llf_widgets.forms.state import FormState
 from llf_widgets.start import train
 

@@ -11,8 +11,7 @@ import pytest
 
 from llf_core.estimate import Device, fit_check
 from llf_widgets.forms import Studio
-from llf_widgets.forms.fit_strip import INVALID
-from llf_widgets.forms.measurement import Measurement
+from llf_widgets.forms.fit_strip import INVALID, Measurement
 
 SIZES = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,

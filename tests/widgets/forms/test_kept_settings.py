@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.runs import home
-from llf_widgets.forms import Studio, kept_file
-from llf_widgets.forms.kept_file import MISSING, KeptChanges, read_changes, write_changes
+from llf_widgets.forms import Studio, kept_settings
+from llf_widgets.forms.kept_settings import MISSING, KeptChanges, read_changes, write_changes
 from tests.widgets.forms.test_studio import tell, type_into
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def notebook(monkeypatch: pytest.MonkeyPatch, launches: Launches, tmp_path: Path
     """The notebook and the cell that run; a test may change them."""
     where = dict(CELL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kept_file, "notebook_location", lambda: where or None)
+    monkeypatch.setattr(kept_settings, "notebook_location", lambda: where or None)
     return where
 
 
 def files() -> list[Path]:
-    folder = home() / kept_file.FORMS
+    folder = home() / kept_settings.FORMS
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
@@ -298,7 +298,7 @@ def test_the_file_is_private_and_bounded() -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     before = file.read_bytes()
     assert first._start.keeps_settings
-    type_into(first, "dataset", "x" * kept_file.MAX_BYTES)
+    type_into(first, "dataset", "x" * kept_settings.MAX_BYTES)
     assert file.read_bytes() == before
     assert not first._start.keeps_settings
     type_into(first, "dataset", "llf_demo")
@@ -310,8 +310,8 @@ def test_the_file_is_private_and_bounded() -> None:
 def test_the_oldest_files_make_room_and_those_of_others_stay(
     notebook: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_file, "MOST_FORMS", 3)
-    folder = home() / kept_file.FORMS
+    monkeypatch.setattr(kept_settings, "MOST_FORMS", 3)
+    folder = home() / kept_settings.FORMS
     folder.mkdir(parents=True)
     (folder / "mine.json").write_text("{}")
     os.utime(folder / "mine.json", (1, 1))
@@ -339,7 +339,7 @@ DAMAGES: dict[str, Any] = {
     "no text": lambda _: b"\xff\x00\xfe",
     "nothing": lambda _: b"",
     "deep": lambda _: b"[" * 100_000,
-    "too large": lambda good: json.dumps(good | {"x": "y" * kept_file.MAX_BYTES}).encode(),
+    "too large": lambda good: json.dumps(good | {"x": "y" * kept_settings.MAX_BYTES}).encode(),
     **{
         f"{key}: {value!r}": lambda good, key=key, value=value: json.dumps(good | {key: value}).encode()
         for key, values in {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llf_widgets.forms.state import FormState
-from llf_widgets.forms.sweep_plan import can_sweep, parse_values, plan_sweep, suggest_values
+from llf_widgets.forms.sweep_form import can_sweep, parse_values, plan_sweep, suggest_values
 
 
 @pytest.fixture
