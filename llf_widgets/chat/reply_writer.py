@@ -1,5 +1,8 @@
+"""Replies of models while they are written: requested, kept, and sent to the page."""
+
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,10 +11,8 @@ from llf_core.chat.events import Failed
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import request_of
 from llf_widgets.chat.turns import sent_messages
-from llf_widgets.chat.update_sender import UpdateSender
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Mapping
 
     from llf_core.chat.conversation import Conversation
@@ -140,3 +141,35 @@ class ReplyWriter:
             updates = [update for one in self.writing.values() if (update := one.update()) is not None]
             if updates:
                 self._send(updates)
+
+
+INTERVAL = 0.05
+"""Seconds between two messages to the page."""
+
+
+class UpdateSender:
+    """Calls `send`, which must not fail, soon after `notify`, at most once in `INTERVAL`, in a thread of its own."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._pending = self._running = False
+
+    def notify(self) -> None:
+        """Report that something is new; may be called often, and by any thread."""
+        with self._lock:
+            self._pending = True
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._run, daemon=True, name="llf-chat-updates").start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(INTERVAL)
+            with self._lock:
+                if not self._pending:
+                    self._running = False
+                    return
+                self._pending = False
+            self._send()

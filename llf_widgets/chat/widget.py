@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +12,24 @@ import traitlets
 
 from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.picture import MAX_BYTES, PictureError
+from llf_core.config.number_format import with_unit
 from llf_core.runs import Checkpoints, open_run
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import visible
 from llf_core.user_error import UserError
 from llf_widgets.chat.keeping import keep, undo
-from llf_widgets.chat.live_run import request_checkpoint, wait_for_checkpoint
-from llf_widgets.chat.models import shared_models
+from llf_widgets.chat.models import MAX_MODELS, ViewModels, request_checkpoint, shared_models, wait_for_checkpoint
 from llf_widgets.chat.pictures import AddedPictures, pictures_of, shown_url
-from llf_widgets.chat.saved_chat import conversation_of, saved_settings
 from llf_widgets.chat.session import WAIT_SECONDS, ChatSession
-from llf_widgets.chat.settings import changed
-from llf_widgets.chat.summary import summary_html, summary_text
+from llf_widgets.chat.settings import changed, conversation_of, saved_settings
 from llf_widgets.chat.tools import CellTools
-from llf_widgets.chat.turn_changes import choose_question, choose_reply, edit_question, shortened
-from llf_widgets.chat.view_models import MAX_MODELS, ViewModels
+from llf_widgets.chat.turns import choose_question, choose_reply, edit_question, shortened
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
@@ -278,3 +278,29 @@ class Chat(ChatSession):
     def _free_memory(self) -> None:
         self.stop()
         self._view_models.stop()
+
+
+STYLE = "white-space:pre-wrap;margin:0 0 8px"
+
+
+def summary_html(call: str, turns: Iterable[Mapping[str, object]]) -> str:
+    """A conversation as HTML without scripts, for notebooks that are read without a kernel; all text is escaped."""
+    lines = [f'<p style="{STYLE}"><b>{escape(who)}</b><br>{escape(text)}</p>' for who, text in _lines(turns)]
+    return strip_bidi(
+        f'<div class="llf-Static">{"".join(lines)}<p>Run <code>{escape(call)}</code> to continue the chat.</p></div>'
+    )
+
+
+def summary_text(call: str, turns: Iterable[Mapping[str, object]]) -> str:
+    """A conversation as plain text, for hosts that show no HTML."""
+    return visible("\n\n".join([call, *(f"{who}:\n{text}" for who, text in _lines(turns))]))
+
+
+def _lines(turns: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for turn in turns:
+        count = len(turn["pictures"])
+        yield "You", "\n".join(filter(None, (turn["text"], f"({with_unit(count, 'picture')})" if count else "")))
+        for reply in turn["replies"]:
+            said = reply["error"] or reply["question"]
+            text = reply["text"] or (said["message"] if said else "")
+            yield reply["model"], "\n".join(filter(None, (text, reply["note"])))

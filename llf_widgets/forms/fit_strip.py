@@ -1,4 +1,4 @@
-"""The forecast of a run in the form: memory, disk and time, changes that make it fit, and a measurement to correct it."""
+"""The forecast of a run in the form: memory, disk and time, changes that make it fit, and a measurement."""
 
 from __future__ import annotations
 

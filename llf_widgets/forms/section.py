@@ -76,7 +76,7 @@ class FormSection(FormWidget):
         }
         with self.hold_sync():
             self._rows = [
-                _field_json(spec, self._state, group=self._groups.get(spec.section, "") if spec.level != "basic" else "",
+                field_json(spec, self._state, group=self._groups.get(spec.section, "") if spec.level != "basic" else "",
                     suggestions=suggested.get(spec.key, ()), completes=spec.key in self._completions)
                 for spec in shown
             ]  # fmt: skip
@@ -138,7 +138,7 @@ class FormSection(FormWidget):
             self.send({"type": "completions", "key": key, "serial": serial, **answer})
 
 
-def _field_json(
+def field_json(
     spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = (), completes: bool = False
 ) -> dict[str, object]:
     """A field as its section displays it, `Row` of `labextension/widgets/forms/field.js`."""

@@ -1,4 +1,4 @@
-"""Start, queue, run name, a sentence about why Start is disabled or what it will do, and early imports for the click."""
+"""Start, queue, run name, why Start is disabled or what it will do, and early imports for the click."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from llf_core.launch import launch
 from llf_core.runs import Checkpoints, delete_run, status
 from llf_core.runs.process import ProcessId
 from llf_widgets.chat import models as shared
-from llf_widgets.chat.live_run import POLL_SECONDS, wait_for_checkpoint
+from llf_widgets.chat.models import POLL_SECONDS, wait_for_checkpoint
 from llf_widgets.chat.widget import Chat
 from tests.attempts import data_file, make_run, settings, trained
 

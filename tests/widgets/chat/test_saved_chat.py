@@ -8,8 +8,7 @@ import pytest
 
 from llf_core.chat.conversation import new_conversation
 from llf_core.chat.message_tree import ConversationError
-from llf_widgets.chat.saved_chat import conversation_of, save_settings, saved_settings
-from llf_widgets.chat.settings import DEFAULTS
+from llf_widgets.chat.settings import DEFAULTS, conversation_of, save_settings, saved_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

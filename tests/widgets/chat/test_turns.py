@@ -12,8 +12,7 @@ from llf_core.chat.service import ChatService
 from llf_widgets.chat.replies import INTERRUPTED, Writing, footer
 from llf_widgets.chat.reply_writer import ReplyWriter
 from llf_widgets.chat.settings import DEFAULTS
-from llf_widgets.chat.turn_changes import shortened
-from llf_widgets.chat.turns import sibling, turn_json, turns_of
+from llf_widgets.chat.turns import shortened, sibling, turn_json, turns_of
 
 MODELS = ["a", "b"]
 
