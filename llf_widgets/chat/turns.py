@@ -1,4 +1,4 @@
-"""A conversation as the page shows it: questions in order, with a reply of each model, and what their buttons change."""
+"""A conversation as the page shows it: questions in order, with a reply of each model, and changes of it."""
 
 from __future__ import annotations
 

@@ -1,25 +1,27 @@
-"""The key numbers of a run with comparisons, formatted from `runs.summary_numbers`."""
+"""The key numbers of a run, compared with its forecast."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.curves import label
+from llf_core.runs.event_fields import is_finite_number
 from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
+from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_widgets.monitor import formatting
-from llf_widgets.monitor.forecast_comparison import memory_note, step_row
 from llf_widgets.monitor.snapshot import Number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
 
     from llf_core.runs.summary_numbers import Series
 
     Smoothed = Mapping[str, np.ndarray]
+    Event = Mapping[str, object]
+
 
 NO_VALUE = "–"  # noqa: RUF001 - a dash as wide as a digit
 LOSS = KeyMetric("loss", "Training loss", "number")
@@ -175,3 +177,64 @@ def _trained_share(series: Series) -> str:
     if tokens is None or trained is None or not tokens > 0:
         return ""
     return f"{formatting.share(trained / tokens)} of them in the loss"
+
+
+def training_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: float | None) -> float:
+    """Seconds of training, without pauses between attempts.
+
+    Args:
+        moments: (attempt, Unix time) of everything the run wrote; without any, the result is 0.
+        until: current time (Unix seconds) for a live run; None for an ended one, which counts up to its last record.
+    """
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
+    for number, moment in moments:
+        first[number] = min(first.get(number, moment), moment)
+        last[number] = max(last.get(number, moment), moment)
+    if until is not None and attempt in first:
+        last[attempt] = max(last[attempt], until)
+    return sum(last[number] - first[number] for number in first)
+
+
+def memory_note(series: Series, forecast: Event | None) -> str:
+    """The forecast peak memory with the difference of the highest logged value: `forecast 1.65 GB (+7 %)`."""
+    told, seen = _number(forecast, "memory"), highest(series, "memory")
+    if told is None or seen is None:
+        return ""
+    return f"forecast {' '.join(formatting.size(told))} ({_difference(seen, told)})"
+
+
+def step_row(series: Series, forecast: Event | None) -> tuple[str, str, str] | None:
+    """Label, median seconds of a step `[n]`, and comparison with their forecast; None without a logged value."""
+    seen = median(series, "step_seconds")
+    if seen is None:
+        return None
+    told, low, high = (_number(forecast, name) for name in ("step_seconds", "low", "high"))
+    note = "" if told is None else f"forecast {_seconds(told)} ({_difference(seen, told)})"
+    if note and low is not None and high is not None:
+        note += f", range {_seconds(low)} to {_seconds(high)}"
+    return ("Time per step, median", _seconds(seen), note)
+
+
+def forecast_line(event: Event) -> str:
+    """A line of the event log: `forecast: 0.34 s a step (0.19 s to 0.61 s), 1.65 GB`; empty if it says nothing."""
+    told, low, high, memory = (_number(event, name) for name in ("step_seconds", "low", "high", "memory"))
+    if told is None:
+        return ""
+    span = "" if low is None or high is None else f" ({_seconds(low)} to {_seconds(high)})"
+    size = "" if memory is None else f", {' '.join(formatting.size(memory))}"
+    return f"forecast: {_seconds(told)} a step{span}{size}"
+
+
+def _number(event: Event | None, name: str) -> float | None:
+    """A positive number of an event; None if it is missing or invalid, since the file may be of another version."""
+    value = (event or {}).get(name)
+    return float(value) if isinstance(value, int | float) and is_finite_number(value) and value > 0 else None
+
+
+def _difference(seen: float, told: float) -> str:
+    return f"{100 * (seen / told - 1):+.0f} %"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"

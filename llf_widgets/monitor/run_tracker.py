@@ -26,13 +26,10 @@ from llf_core.untrusted.files import SYSTEM_ERRORS
 from llf_widgets.home import display_path
 from llf_widgets.monitor.chart_data import NO_PLAN, ChartData, chart_data
 from llf_widgets.monitor.completions import Completions
-from llf_widgets.monitor.description import describe_run
-from llf_widgets.monitor.event_index import EventIndex
-from llf_widgets.monitor.event_log import EventLog
-from llf_widgets.monitor.key_numbers import key_numbers, summary_rows
+from llf_widgets.monitor.event_log import EventIndex, EventLog
+from llf_widgets.monitor.key_numbers import key_numbers, summary_rows, training_seconds
 from llf_widgets.monitor.sample_answers import SampleAnswers
-from llf_widgets.monitor.snapshot import PREDICTIONS, RunSnapshot
-from llf_widgets.monitor.training_time import training_seconds
+from llf_widgets.monitor.snapshot import PREDICTIONS, RunSnapshot, describe_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,9 +20,9 @@ from llf_core.runs.status import begin_attempt
 from llf_widgets.monitor import Monitor, summary_bundle
 from llf_widgets.monitor.chart_data import chart_data
 from llf_widgets.monitor.chart_grid import chart_grid
+from llf_widgets.monitor.mime_bundle import saved_image
 from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.monitor.saved_image import saved_image
 from llf_widgets.plotting.array_encoding import encode_arrays
 from tests.widgets.drawn_charts import axes_of, texts, trace, traces_of, y_axis
 

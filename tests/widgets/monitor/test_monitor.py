@@ -21,7 +21,7 @@ from traitlets import TraitError
 
 from llf_core.runs import RunWriter, create_run, read_status
 from llf_widgets.monitor import Monitor
-from llf_widgets.monitor.monitor_view import MonitorView
+from llf_widgets.monitor.widget import MonitorView
 
 EVIL = "<script>alert(1)</script>"
 WORDS = {"stop": "Stop", "checkpoint": "Checkpoint", "evaluate": "Evaluation", "sample": "Sample"}

@@ -11,10 +11,10 @@ import pytest
 from llf_core.launch.queue import QueuePosition, enqueue
 from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, status
 from llf_widgets.home import display_path, run_folder
-from llf_widgets.monitor.description import describe_run
 from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.run_view import RunView
+from llf_widgets.monitor.snapshot import describe_run
 from llf_widgets.monitor.status_text import header_json
 
 
