@@ -18,7 +18,6 @@ from llf_core.runs.metric_catalog import EVAL_PREFIX, logged_charts, lowercase_l
 from llf_core.runs.summary_numbers import line
 from llf_widgets.compare.labels import middle
 from llf_widgets.compare.run_group import common_steps
-from llf_widgets.compare.ticks import log_ticks
 from llf_widgets.monitor import formatting
 from llf_widgets.plotting.colors import DASHED, LINE_COLORS, SOLID
 from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, value_range
@@ -365,3 +364,38 @@ def _end_labels(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> list[
     ]
     low, high = _reach(panel, choice, log_scale=log_scale)
     return end_labels(ends, panel.axes, panel.pixels, (scale(low), scale(high)), apart=LINE, size=12)
+
+
+FEWEST, MOST = 3, 6
+STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10)))
+"""Multiples of each power of ten, from the fewest ticks to the most."""
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Choose round tick values for a logarithmic axis; Plotly's own are too many or too few for a small range.
+
+    Args:
+        low: lower end, above 0.
+        high: upper end, not below `low`.
+
+    Returns:
+        3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at
+        most 12, and fewer than 3 if the ends differ only in their sixth digit.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th
+    for steps in STEPS:
+        powers = range(first, last + 1, every if steps == (1,) else 1)
+        found = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if FEWEST <= len(found) <= MOST:
+            return [float(f"{one:.6g}") for one in found]
+    return _even(low, high)
+
+
+def _even(low: float, high: float) -> list[float]:
+    span = high - low or abs(high)
+    power = 10.0 ** math.floor(math.log10(span / FEWEST))
+    step = next(size * power for size in (5, 2, 1, 0.5, 0.2, 0.1) if math.floor(span / (size * power)) >= FEWEST)
+    first = math.ceil(low / step)
+    places = range(first, math.floor(high / step) + 1)
+    return list(dict.fromkeys(float(f"{place * step:.6g}") for place in places))[: 2 * MOST]

@@ -1,8 +1,9 @@
-"""Results of an evaluation as the page shows them: a table of metrics, and examples with the answers of all models."""
+"""Results of an evaluation as the page shows them: a table of metrics, and examples; their summary in saved notebooks."""
 
 from __future__ import annotations
 
 import math
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
@@ -20,9 +21,11 @@ from llf_core.metrics.wilson_interval import wilson_interval
 from llf_core.runs.evaluation_verdicts import verdicts_of, votes_of
 from llf_core.runs.evaluations import examples_of
 from llf_core.runs.formatting import amount_text, share
+from llf_core.untrusted import visible
+from llf_widgets.plain_table import plain_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
@@ -260,3 +263,34 @@ def _message_text(message: dict[str, object]) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
+
+
+def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as plain text, for frontends without HTML."""
+    if not rows:
+        return f"Evaluate: {note or 'no result yet'}"
+    lines = []
+    for row in rows:
+        values = ", ".join(f"{name} {value['text']}" for name, value in zip(columns, row["values"], strict=True))
+        verdicts = "; ".join(one["sentence"] for one in row["differences"])
+        label = f"{row['group']}, {row['label']}" if row.get("group") else row["label"]
+        lines.append(f"{label}: {values}" + (f" ({verdicts})" if verdicts else ""))
+    return visible("\n".join(lines))
+
+
+def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as HTML without scripts; all texts are escaped."""
+    if not rows:
+        return f"<p>Evaluate: {escape(note or 'no result yet')}</p>"
+
+    further = columns[1:] if len(columns) > 1 else ()
+    head = ["Metric", *columns, *(f"{name} against {columns[0]}" for name in further)]
+    body = [
+        [
+            f"{row['group']}: {row['label']}" if row.get("group") else str(row["label"]),
+            *(f"{one['text']} ({one['interval']})" if one["interval"] else one["text"] for one in row["values"]),
+            *(one["sentence"] for one in row["differences"]),
+        ]
+        for row in rows
+    ]
+    return plain_table(head, body)

@@ -15,8 +15,7 @@ from llf_core.runs.evaluation_verdicts import add_vote
 from llf_core.runs.evaluations import token_losses_of
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.user_error import UserError
-from llf_widgets.evaluation.summary import summary_html, summary_text
-from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
+from llf_widgets.evaluation.tables import ORDERS, ResultTables, summary_html, summary_text, votes_text
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
 from llf_widgets.view_files import script, stylesheet, text

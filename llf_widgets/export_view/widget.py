@@ -12,8 +12,7 @@ from llf_core.export.receipt import FailedReceiptError
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError
-from llf_widgets.export_view.summary import summary_html, summary_text
-from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
+from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json, summary_html, summary_text
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
 from llf_widgets.view_files import script, stylesheet, text

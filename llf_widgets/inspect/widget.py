@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from llf_core.launch.cell_rows import write_rows
 from llf_core.user_error import UserError
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
-from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.saved_view import SavedView
 from llf_widgets.start import split_rows
 from llf_widgets.temporary_folder import TemporaryFolder
@@ -22,8 +22,9 @@ from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
+
 
 PAGE, ROWS = 18, 7
 EDITABLE_KEYS = (
@@ -263,3 +264,51 @@ class Inspect(SavedView):
             handlers[content["type"]]()
         except (UserError, OSError, ValueError) as error:  # as a setting that is not valid
             self._note = str(error)
+
+
+HEADS = ("Data set", "Records", "Kept", "Truncated", "Dropped", "Tokens", "In the loss", "In the loss, %")
+KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
+"""Keys of an overview for the first of `HEADS`."""
+CELL = "padding: 2px 12px 2px 0; text-align: {}"
+
+
+def table(overview: Mapping[str, Any]) -> list[list[str]]:
+    """One row per data set, and a total if there are several, with a text for each of `HEADS`."""
+    lines = [tuple(one[key] for key in KEYS) for one in overview["sets"]]
+    if len(lines) > 1:
+        lines.append(("All", *(sum(column) for column in list(zip(*lines, strict=True))[1:])))
+    return [
+        [str(name), *(f"{number:,}" for number in numbers), f"{100 * numbers[-1] / max(1, numbers[-2]):.0f} %"]
+        for name, *numbers in lines
+    ]
+
+
+def summary_text(state: str, note: str, overview: Mapping[str, object]) -> str:
+    """The counts (see `table`) as plain text, for frontends without HTML; there are none unless `state` is `ready`."""
+    if state != "ready":
+        return f"Inspect: {note or state}"
+    lines = [HEADS, *table(overview)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(HEADS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def summary_html(state: str, note: str, overview: Mapping[str, object]) -> str:
+    """The counts as an HTML table, with escaped names of data sets; for the arguments see `summary_text`."""
+    if state != "ready":
+        return f"<p>Inspect: {escape(note or state)}</p>"
+
+    def row(tag: str, cells: list[str] | tuple[str, ...]) -> str:
+        styled = (
+            f'<{tag} style="{CELL.format("right" if place else "left")}">{escape(cell)}</{tag}>'
+            for place, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(styled)}</tr>"
+
+    body = "".join(row("td", line) for line in table(overview))
+    return f"<table><thead>{row('th', HEADS)}</thead><tbody>{body}</tbody></table>"

@@ -1,3 +1,5 @@
+"""Results of runs: downloads of output and exports, evaluations, and the list of adapters."""
+
 from __future__ import annotations
 
 import hashlib
@@ -7,21 +9,77 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from llf_core.evaluation.judge.win_rate import stored_win_rates
+from llf_core.runs import folder_bytes
 from llf_core.runs.evaluation_verdicts import VERDICTS
 from llf_core.runs.evaluations import results_of
 from llf_core.runs.exports import exports_of
 from llf_core.runs.formatting import amount_text, share
-from llf_core.untrusted import UnreadableError, real_path, visible
+from llf_core.runs.zip_stream import files_below, zip_chunks
+from llf_core.untrusted import UnreadableError, read_object_or_empty, real_path, visible
 from llf_widgets.home import display_path
-from llf_widgets.server.output import ZipHandler
+from llf_widgets.server.handler import LONG_TIMEOUT, SCAN_SECONDS, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
     from llf_core.runs.exports import RecordedExport
+    from llf_core.runs.run_index import RunIndex
+
+NO_OUTPUT = "The run has no output yet. It is written when the run finishes."
+
+
+class ZipHandler(RunsAPIHandler):
+    """Base of routes that send a folder for download."""
+
+    async def send_zip(self, root: Path, name: str, empty: str) -> None:
+        """Stream a folder as a zip, without buffering it in memory or on disk; `empty` is the error for no files."""
+        try:
+            files = await self.run_in_thread(files_below, root)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise HTTPError(409, "%s", f"Some files of the output cannot be read: {os_error_text(error)}") from None
+        if not files:
+            raise HTTPError(409, "%s", empty)
+        self.set_header("Content-Disposition", f'attachment; filename="{name}.zip"')
+        self.set_header("Content-Type", "application/zip")
+        chunks, sent = zip_chunks(root, files, name), False
+        try:
+            while (chunk := await self.run_in_thread(next, chunks, None, max_seconds=LONG_TIMEOUT)) is not None:
+                self.write(chunk)
+                await self.flush()
+                sent = True
+        except StreamClosedError:  # the page went away: nobody to tell
+            return
+        except (OSError, HTTPError) as error:  # somebody deletes it at this moment, or the disk hangs
+            if not sent and isinstance(error, HTTPError):
+                raise
+            why = os_error_text(error) if isinstance(error, OSError) else error.log_message
+            self.log.warning("%s could not be sent completely: %s", name, why)
+            self.detach().close()  # a cut answer is an error in every browser
+            return
+        self.finish(set_content_type="application/zip")
+
+
+class OutputHandler(ZipHandler):
+    """A run's result for download."""
+
+    of_hosts = True
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Stream `output/` as a zip."""
+        folder = await self.find_run(run_id)
+        try:
+            await self.send_zip(folder.output, folder.id, NO_OUTPUT)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.run_not_found(run_id) from None
+
 
 NO_EXPORT = "The run's folder has no such export. Export it again."
 MAX_SHOWN = 10
@@ -168,3 +226,46 @@ def _win_rates_json(result: EvaluationResult) -> list[dict[str, object]]:
         for one in stored_win_rates(result)[:MAX_METRICS]
         if math.isfinite(one.rate.rate)
     ]
+
+
+class AdaptersHandler(RunsAPIHandler):
+    """Adapters and models of finished runs, paginated."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Return `{"total", "adapters"}`, newest first."""
+        offset = self.integer_argument("offset", 0, 0, 999_999_999)
+        limit = self.integer_argument("limit", 20, 1, 200)
+        await self.scan_runs(SCAN_SECONDS)
+        self.finish(await self.run_in_list_thread(lambda: adapters(self.index, offset, limit)))
+
+
+def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
+    """Results of finished runs, newest first; only the requested page reads files.
+
+    Returns:
+        `{"total", "adapters"}`: `run`, `name`, `base`, `method`, `rank` (LoRA rank; None for other results), `bytes`
+        and `ended` (Unix seconds) of each.
+    """
+    names = index.finished()
+    found = []
+    for name in names[offset : offset + limit]:
+        row, output = index.row(name), index.folder(name).output
+        found.append(
+            {
+                "run": row.id,
+                "name": row.name,
+                "base": row.model,
+                "method": row.method,
+                "rank": _rank(output / "adapter_config.json", index.folder(name).path),
+                "bytes": folder_bytes(output),
+                "ended": row.ended,
+            }
+        )
+    return {"total": len(names), "adapters": found}
+
+
+def _rank(path: Path, root: Path) -> int | None:
+    rank = read_object_or_empty(path, root=root).get("r")
+    return rank if isinstance(rank, int) else None

@@ -1,24 +1,44 @@
+"""The routes of the server, and what it tells about itself."""
+
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from jupyter_server.auth.decorator import authorized
 from jupyter_server.utils import url_path_join
+from tornado.web import HTTPError, authenticated
 
-from llf_widgets.server.adapters import AdaptersHandler
+from llf_core import __version__
+from llf_core.runs.folder import HomeError
+from llf_widgets.home import display_runs_path, home_hash
 from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
-from llf_widgets.server.code import CodeHandler
 from llf_widgets.server.control import ControlHandler
-from llf_widgets.server.hosts import HostsHandler
-from llf_widgets.server.meta import MetaHandler
+from llf_widgets.server.handler import RunsAPIHandler
 from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
-from llf_widgets.server.output import OutputHandler
-from llf_widgets.server.results import ExportHandler
-from llf_widgets.server.runs import RunHandler, RunsHandler
-from llf_widgets.server.version import VersionHandler
+from llf_widgets.server.results import AdaptersHandler, ExportHandler, OutputHandler
+from llf_widgets.server.runs import CodeHandler, HostsHandler, MetaHandler, RunHandler, RunsHandler
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import APIHandler
     from tornado.web import Application
+
+FORMATS = (1,)
+
+
+class VersionHandler(RunsAPIHandler):
+    """Facts about the server, which `llf.check()` compares with the kernel."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Return version, readable formats, hash and shown path of LLF_HOME, and whether torch is installed here."""
+        try:
+            place = {"home": home_hash(), "folder": display_runs_path()}
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
+        self.finish({"llf": __version__, "formats": FORMATS, **place, "training": find_spec("torch") is not None})
+
 
 RUN = r"runs/(?P<run_id>[^/]+)"
 BINNED = r"bin/(?P<run_id>[^/]+)"

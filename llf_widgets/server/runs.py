@@ -1,3 +1,5 @@
+"""The list of runs, and one run: its details, its name, tags and note, code to allow, and hosts of mirrored runs."""
+
 from __future__ import annotations
 
 import threading
@@ -9,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs import Checkpoints, RunReader, decimate
+from llf_core.remote.address import AddressError, parse_address
+from llf_core.runs import Checkpoints, RunReader, decimate, update_meta
+from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.config_file import CachedConfig, formatted_config
-from llf_core.runs.description import trained_json
 from llf_core.runs.findings import advice, is_active
+from llf_core.runs.folder import run_ids
+from llf_core.runs.foreign_code import code_as_json, code_to_allow
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
+from llf_core.runs.meta import StaleError
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts, primary_metric
 from llf_core.runs.phases import work_after_steps
 from llf_core.runs.plain_text import strip_bidi_nested
@@ -22,11 +28,14 @@ from llf_core.runs.run_index import QueryCancelledError
 from llf_core.runs.run_query import RunQuery
 from llf_core.runs.states import SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
-from llf_core.untrusted import read_object_or_empty
+from llf_core.runs.trained import trained_json
+from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 from llf_widgets.server.results import EvaluationList, exports_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.runs import RunFolder
 
 CURVE_POINTS = 200  # of a curve in the panel
@@ -133,7 +142,7 @@ class RunDetails:
             ones as strings), `counted` (key metrics with labels), `chart` (the large chart: `title`, `form` and
             `lines`, name -> `[steps, values]` of training and evaluations, at most 200 points each), `checkpoints`
             (steps), `config` (non-default settings, floats as displayed text), `trained` (see
-            `runs.description.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
+            `runs.trained.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
             `results.exports_json`), `environment`, `events` (the last warnings, findings, errors and changes),
             `answers` (the last of each prompt) and `log` (the last lines).
         """
@@ -224,3 +233,115 @@ def _environment(folder: RunFolder, place: str) -> dict[str, str]:
         "parent": parent.get("run"),
     }
     return {name: str(value) for name, value in found.items() if value}
+
+
+MAX_BODY_BYTES = 80_000
+MAX_LENGTHS = {"name": 200, "note": 20_000}
+MAX_TAGS, MAX_TAG_LENGTH = 20, 60
+
+
+class MetaHandler(RunsAPIHandler):
+    """Name, tags and note of a run, the only data of a run that users edit."""
+
+    @authenticated
+    @authorized
+    async def patch(self, run_id: str) -> None:
+        """Accept `{"revision", "name"?, "tags"?, "note"?}`, return the new content.
+
+        The revision is the one that the user saw, so that two pages do not overwrite each other's changes.
+        """
+        if len(self.request.body) > MAX_BODY_BYTES:
+            raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MAX_BODY_BYTES}.")
+        revision, changes = parse_change(self.request.body)
+        folder = await self.find_run(run_id)
+        try:
+            self.finish(await self.run_in_thread(update_meta, folder, seen=revision, **changes))
+        except StaleError as error:
+            raise HTTPError(409, str(error)) from None
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.run_not_found(run_id) from None
+        except TimeoutError:
+            raise HTTPError(409, "The files of the run are locked by another process. Try again.") from None
+        except OSError as error:  # another user's, behind a link, on a full disk
+            raise HTTPError(409, "%s", f"The change could not be written: {os_error_text(error)}") from None
+
+
+def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
+    """Parse revision and changes of a request's body, within size limits."""
+    try:
+        sent = json_value(body)
+    except NotPlainError:
+        raise HTTPError(
+            400, 'The body is not JSON. Expected an object, as {"revision": 1, "name": "a name"}.'
+        ) from None
+    if not isinstance(sent, dict):
+        raise HTTPError(400, 'Expected a JSON object, as {"revision": 1, "name": "a name"}.')
+    revision = sent.pop("revision", None)
+    if isinstance(revision, bool) or not isinstance(revision, int):
+        raise HTTPError(400, "revision is not an integer. Expected the revision that was shown.")
+    unknown = sorted(set(sent) - {"name", "tags", "note"})
+    if unknown or not sent:
+        wrong = f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given."
+        raise HTTPError(400, f"{wrong} Expected name, tags or note.")
+    for field, max_length in MAX_LENGTHS.items():
+        text = sent.get(field, "x")
+        if not isinstance(text, str) or len(text) > max_length:
+            raise HTTPError(400, f"{field} is not a string of at most {max_length:,} characters.")
+    if not sent.get("name", "x").strip():
+        raise HTTPError(400, f"name is blank. Expected 1 to {MAX_LENGTHS['name']:,} characters.")
+    tags = sent.get("tags", [])
+    valid = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_LENGTH for tag in tags)
+    if not valid or len(tags) > MAX_TAGS:
+        raise HTTPError(400, f"tags is not a list of at most {MAX_TAGS} strings of 1 to {MAX_TAG_LENGTH} characters.")
+    return revision, sent
+
+
+class CodeHandler(RunsAPIHandler):
+    """Code that a user must allow before a run is trained again."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Return `{"sha256", "code"}`; empty for runs that this user created or allowed."""
+        folder = await self.find_run(run_id)
+        try:
+            found = await self.run_in_thread(read_code, folder)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.run_not_found(run_id) from None
+        except TooMuchCodeError as error:
+            raise HTTPError(409, "%s", str(error).replace(str(folder.path), folder.id)) from None
+        except OSError as error:
+            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {os_error_text(error)}") from None
+        self.finish(found)
+
+
+def read_code(folder: RunFolder) -> dict[str, object]:
+    """The code of a run with its hash, see `code_as_json`."""
+    return code_as_json(code_to_allow(folder))
+
+
+class HostsHandler(RunsAPIHandler):
+    """The other hosts whose runs are mirrored here."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Return `{"hosts": [{"host": "box", "runs": 3}, …]}`, by name."""
+        root = self.root
+        self.finish({"hosts": await self.run_in_list_thread(lambda: hosts(root))})
+
+
+def hosts(root: Path) -> list[dict[str, object]]:
+    """Names of the hosts with mirrored runs below `LLF_HOME` (`root`), with the number of runs."""
+    try:
+        places = sorted(path for path in (root / "remote").iterdir() if (path / "runs").is_dir())
+    except FileNotFoundError:
+        return []
+    return [{"host": path.name, "runs": len(run_ids(path))} for path in places if _is_host(path.name)]
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return parse_address(f"ssh://{name}")[1] == ""
+    except AddressError:
+        return False

@@ -13,7 +13,7 @@ from tornado.httpclient import HTTPClientError
 from llf_core.runs import archive as run_archive
 from llf_core.runs.archive import CHUNK, files_below, zip_chunks
 from llf_core.untrusted import UnreadableError
-from llf_widgets.server import output
+from llf_widgets.server import results
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_a_download_is_cut_where_the_run_is_deleted_meanwhile(ask, jp_fetc
         yield b"PK"
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(root / "README.md"))
 
-    monkeypatch.setattr(output, "zip_chunks", chunks)
+    monkeypatch.setattr(results, "zip_chunks", chunks)
     with pytest.raises(HTTPClientError, match=r"closed|599"):
         await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
     assert "Uncaught exception" not in caplog.text
@@ -104,14 +104,14 @@ async def test_a_download_is_cut_where_the_run_is_deleted_meanwhile(ask, jp_fetc
 
 async def test_a_download_is_cut_where_the_disk_hangs(ask, jp_fetch, finished, monkeypatch):
     def chunks(root, files, top):
-        monkeypatch.setattr(output, "LONG_TIMEOUT", 0.2)  # from the next part on
+        monkeypatch.setattr(results, "LONG_TIMEOUT", 0.2)  # from the next part on
         if not hangs_at_once:
             yield b"PK"
         assert go_on.wait(60)
         yield b"more"
 
     go_on = threading.Event()
-    monkeypatch.setattr(output, "zip_chunks", chunks)
+    monkeypatch.setattr(results, "zip_chunks", chunks)
     try:
         hangs_at_once = False
         with pytest.raises(HTTPClientError, match=r"closed|599"):

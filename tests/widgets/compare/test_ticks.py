@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_widgets.compare.ticks import FEWEST, MOST, log_ticks
+from llf_widgets.compare.plotly_figure import FEWEST, MOST, log_ticks
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_metric_that_does_not_exist_is_not_measured_again():
 
 
 def test_a_hostile_answer_stays_text_in_the_saved_notebook():
-    from llf_widgets.evaluation.summary import summary_html
+    from llf_widgets.evaluation.tables import summary_html
 
     row = {"group": "", "label": "<b>loss</b>", "values": [{"text": "1", "interval": ""}], "differences": []}
     html = summary_html("", ["<script>alert(1)</script>"], [row])

@@ -12,7 +12,7 @@ import pytest
 
 from llf_widgets.forms import Studio
 from llf_widgets.inspect import Inspect, data_process
-from llf_widgets.inspect.summary import summary_html, summary_text
+from llf_widgets.inspect.widget import summary_html, summary_text
 from tests.hostile import evil_model
 
 ROWS = [{"instruction": f"Say {number}.", "output": f"It is {number}."} for number in range(5)]

@@ -1,10 +1,17 @@
-"""The forecast beside what a run has logged; events of other versions say nothing."""
+"""Key numbers, with the forecast beside what a run has logged; events of other versions say nothing."""
 
 import numpy as np
 import pytest
 
 from llf_widgets.monitor.event_log import log_rows
-from llf_widgets.monitor.key_numbers import forecast_line, key_numbers, memory_note, step_row, summary_rows
+from llf_widgets.monitor.key_numbers import (
+    forecast_line,
+    key_numbers,
+    memory_note,
+    step_row,
+    summary_rows,
+    training_seconds,
+)
 
 EVENT = {"type": "forecast", "step_seconds": 0.4, "low": 0.2, "high": 0.8, "memory": 2_000_000_000, "reason": "…"}
 STEPS = np.array([1, 2, 3])
@@ -47,7 +54,7 @@ def test_what_is_no_number_says_nothing(value: object) -> None:
     assert step_row(SERIES, broken) == ("Time per step, median", "0.3 s", "")
 
 
-def test_pauses_between_attempts_do_not_count():
+def test_pauses_between_attempts_do_not_count() -> None:
     moments = [(1, 100.0), (1, 160.0), (2, 1000.0), (2, 1010.0)]
     assert training_seconds(moments, 2, until=1030.0) == 60 + 30
     assert training_seconds(moments, 2, until=None) == 60 + 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -10,8 +11,8 @@ import traitlets
 from llf_core.config.number_format import with_unit
 from llf_core.runs.config_file import run_config
 from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
+from llf_core.runs.formatting import number
 from llf_core.user_error import UserError
-from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
@@ -20,6 +21,7 @@ from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -176,3 +178,28 @@ class Examples(FrontEnd):
                 self.show(content["kind"], offset)
         except (UserError, OSError, ValueError) as error:  # of the run's files: nobody else would see it
             self._note = str(error)
+
+
+HEADS = ("Record", "Loss", "Text")
+CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
+
+
+def summary_html(call: str, rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows of the view as an HTML table with escaped text: `last` (the loss) and, if known, `record` and `segments`."""
+    lines = [_row("td", _cells(row)) for row in rows]
+    table = f"<table><thead>{_row('th', HEADS)}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else ""
+    return f'<div class="llf-Static">{table}<p>Run <code>{escape(call)}</code> to see the rows of the run.</p></div>'
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    loss = row.get("last")
+    text = "".join(part for part, _ in row.get("segments", ()))
+    return str(row.get("record", "…")), "NaN" if loss is None else number(loss), text
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    sides = ("right", "right", "left")
+    styled = (
+        f'<{tag} style="{CELL.format(side)}">{escape(cell)}</{tag}>' for cell, side in zip(cells, sides, strict=True)
+    )
+    return f"<tr>{''.join(styled)}</tr>"
