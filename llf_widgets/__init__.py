@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from llf_core.launch import attach, fetch
     from llf_core.metrics import metric
     from llf_core.rewards import reward
-    from llf_widgets.answer_table import answers, losses
     from llf_widgets.chat import Chat
     from llf_widgets.compare import Compare
     from llf_widgets.evaluation import Evaluate
+    from llf_widgets.evaluation_calls import answers, losses, reward_accuracy, win_rate
     from llf_widgets.examples import Examples
     from llf_widgets.export_view import export
     from llf_widgets.forms import Studio
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from llf_widgets.learning_rate import find_learning_rate
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
-    from llf_widgets.reward_evaluation import reward_accuracy, win_rate
     from llf_widgets.reward_preview import try_rewards
     from llf_widgets.start import sweep, train
     from llf_widgets.versions import check
@@ -73,7 +72,7 @@ _HOMES = {
     "Inspect": "llf_widgets.inspect",
     "Monitor": "llf_widgets.monitor",
     "Studio": "llf_widgets.forms",
-    "answers": "llf_widgets.answer_table",
+    "answers": "llf_widgets.evaluation_calls",
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.text_lengths",
@@ -81,14 +80,14 @@ _HOMES = {
     "fetch": "llf_core.launch",
     "find_learning_rate": "llf_widgets.learning_rate",
     "load_ipython_extension": "llf_widgets.magics",
-    "losses": "llf_widgets.answer_table",
+    "losses": "llf_widgets.evaluation_calls",
     "metric": "llf_core.metrics",
     "reward": "llf_core.rewards",
-    "reward_accuracy": "llf_widgets.reward_evaluation",
+    "reward_accuracy": "llf_widgets.evaluation_calls",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
     "try_rewards": "llf_widgets.reward_preview",
-    "win_rate": "llf_widgets.reward_evaluation",
+    "win_rate": "llf_widgets.evaluation_calls",
 }
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -17,8 +17,7 @@ from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
-from llf_widgets.view_files import script, stylesheet, text
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

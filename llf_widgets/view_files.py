@@ -1,4 +1,4 @@
-"""The built front ends: one script and one stylesheet for each view, bundled from `labextension/widgets/`."""
+"""The built front ends: one script and one stylesheet for each view from `labextension/widgets/`; their MIME type."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def _not_built(path: Path) -> str:
         f"el.textContent = {json.dumps(sentence)};\n"
         "} };\n"
     )
+
+
+VIEW_MIME_TYPE = "application/vnd.llf.view+json"
+"""Type of `{"view": "monitor", "run", "home", "state", "step"}`, or `{"view": name}` of a view that needs its kernel.
+
+LLF's renderer prefers it to the widget, so that a notebook without a kernel shows the bundle's `text/html`, not an
+error.
+"""

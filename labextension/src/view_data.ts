@@ -1,4 +1,4 @@
-/** MIME type of an LLF view in a cell output; `llf_widgets/view_mime_type.py` writes it. */
+/** MIME type of an LLF view in a cell output; `llf_widgets/view_files.py` writes it. */
 export const VIEW_MIME_TYPE = 'application/vnd.llf.view+json';
 
 /** Data of an LLF view in a cell output. A notebook may come from anybody, so nothing in it is trusted. */

@@ -18,7 +18,7 @@ from llf_widgets.chat.reply_writer import ReplyWriter
 from llf_widgets.chat.settings import DEFAULTS, save_settings
 from llf_widgets.chat.tools import MAX_ROUNDS
 from llf_widgets.chat.turns import Turn, call_rounds, turn_json, turns_of
-from llf_widgets.saved_view import SavedView
+from llf_widgets.front_end import SavedView
 
 if TYPE_CHECKING:
     import os

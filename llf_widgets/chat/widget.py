@@ -25,8 +25,7 @@ from llf_widgets.chat.settings import changed, conversation_of, saved_settings
 from llf_widgets.chat.tools import CellTools
 from llf_widgets.chat.turns import choose_question, choose_reply, edit_question, shortened
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.view_files import script, stylesheet, text
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

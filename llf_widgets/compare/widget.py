@@ -18,19 +18,16 @@ from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_core.untrusted import replace_surrogates
-from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.labels import MAX_LENGTH, middle
 from llf_widgets.compare.plotly_figure import X_AXES, available_curves, figure_json, run_style
 from llf_widgets.compare.run_group import RunGroup, named_groups
-from llf_widgets.front_end import FrontEnd
+from llf_widgets.front_end import ClosedByHand, FrontEnd, SavedOutputs, close_descendants
 from llf_widgets.home import run_folder
 from llf_widgets.monitor.poller import Poller
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.plotting.array_encoding import encode_arrays
-from llf_widgets.saved_view import SavedOutputs
-from llf_widgets.view_files import script, stylesheet, text
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.plotting.plotly_layout import encode_arrays
+from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

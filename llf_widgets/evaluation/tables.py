@@ -1,4 +1,4 @@
-"""Results of an evaluation as the page shows them: a table of metrics, and examples; their summary in saved notebooks."""
+"""Results of an evaluation as the page shows them: tables of metrics and examples; their summary in saved notebooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llf_core.runs.evaluation_verdicts import verdicts_of, votes_of
 from llf_core.runs.evaluations import examples_of
 from llf_core.runs.formatting import amount_text, share
 from llf_core.untrusted import visible
-from llf_widgets.plain_table import plain_table
+from llf_widgets.cell_output import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from llf_core.runs.formatting import duration, fixed, number, size
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import strip_bidi, strip_bidi_nested
 from llf_core.untrusted import visible
-from llf_widgets.plain_table import plain_table
+from llf_widgets.cell_output import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

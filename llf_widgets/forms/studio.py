@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.data.precheck import usable_datasets
-from llf_widgets.close_widgets import ClosedByHand, close_descendants
+from llf_core.data.kind_check import usable_datasets
 from llf_widgets.forms import suggestions
 from llf_widgets.forms.column_mapping import ColumnMapping
 from llf_widgets.forms.config_editor import ConfigEditor, config_html, config_text
@@ -28,7 +27,8 @@ from llf_widgets.forms.start_controls import StartControls, blocked_sentence, pr
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_form import SweepForm
 from llf_widgets.forms.trained_parameters import TrainedParameters
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.front_end import ClosedByHand, close_descendants
+from llf_widgets.view_files import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,11 +9,11 @@ import traitlets
 
 from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.compare.widget import ENDED, MAX_RUNS, POLL_SECONDS, Compare
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.sweep_form import UNSET
 from llf_widgets.forms.values import format_value
+from llf_widgets.front_end import ClosedByHand, close_descendants
 from llf_widgets.monitor.poller import Poller
 from llf_widgets.monitor.ranking import ranked_metric
 from llf_widgets.monitor.run_tracker import RunTracker

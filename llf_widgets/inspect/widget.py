@@ -14,12 +14,11 @@ from llf_core.config.number_format import with_unit
 from llf_core.launch.cell_rows import write_rows
 from llf_core.user_error import UserError
 from llf_widgets.foreign_code import allow_code
+from llf_widgets.front_end import SavedView
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
-from llf_widgets.saved_view import SavedView
 from llf_widgets.start import split_rows
 from llf_widgets.temporary_folder import TemporaryFolder
-from llf_widgets.view_files import script, stylesheet, text
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -24,7 +24,7 @@ from llf_widgets.monitor.status_text import predictions_text, status_text
 from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, evaluation_color, line_color, to_hex
 from llf_widgets.plotting.image import GRAY, draw_end_labels, format_percent, new_figure, plain_axes, to_png
 from llf_widgets.plotting.plotly_layout import maximum_range
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

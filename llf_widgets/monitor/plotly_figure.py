@@ -69,7 +69,7 @@ SMALL_TICKS: Mapping[Form, dict[str, object]] = {
 
 
 def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[str, Any]:
-    """Build the complete figure with numpy arrays, which `array_encoding.encode_arrays` turns into JSON.
+    """Build the complete figure with numpy arrays, which `encode_arrays` turns into JSON.
 
     Args:
         total: planned steps, the right end of every step axis; 0 if unknown.

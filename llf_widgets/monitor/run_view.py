@@ -15,8 +15,7 @@ from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.sample_answers import MAX_PROMPTS
 from llf_widgets.monitor.status_text import header_json
-from llf_widgets.plotting.array_encoding import encode_arrays
-from llf_widgets.plotting.plotly_layout import CONFIG
+from llf_widgets.plotting.plotly_layout import CONFIG, encode_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,9 +14,8 @@ from llf_core.runs import FINAL, home
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.control import REQUEST_TYPES
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
-from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.examples import Examples
-from llf_widgets.front_end import FrontEnd
+from llf_widgets.front_end import ClosedByHand, FrontEnd, close_descendants
 from llf_widgets.home import home_hash, run_folder, server_mismatches
 from llf_widgets.monitor.mime_bundle import mime_bundle, text_bundle
 from llf_widgets.monitor.poller import MAX_INTERVAL, MIN_INTERVAL, Poller

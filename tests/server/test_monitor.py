@@ -17,8 +17,7 @@ from llf_core.runs import RunWriter
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.run_view import SECTIONS, RunView
 from llf_widgets.server.monitor import MAX_VIEWS
-from llf_widgets.view_files import script, text
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE, script, text
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from llf_widgets.saved_view import UNFINISHED
+from llf_widgets.front_end import UNFINISHED
 from tests.ui.conftest import set_theme
 from tests.ui.test_panel import show_panel
 

@@ -48,7 +48,7 @@ def test_a_data_set_is_looked_at_as_text(page: Any, lab: Lab, tiny_model_dir: Pa
 
 def test_answers_of_models_are_shown_as_text(page: Any, lab: Lab) -> None:
     cell = (
-        "from llf_widgets.answer_table import Answers\nfrom llf_core.evaluation.answers import Answer\n"
+        "from llf_widgets.evaluation_calls import Answers\nfrom llf_core.evaluation.answers import Answer\n"
         f"text = {EVIL!r}\nAnswers([Answer(text, text, 'tuned ' + text)])"
     )
     lab.notebook("answers.ipynb", cell)

@@ -6,8 +6,8 @@ import pytest
 
 import llf_widgets as llf
 from llf_core.evaluation.win_rate import PairwiseComparison
-from llf_widgets.progress_line import ProgressLine
-from llf_widgets.reward_evaluation import DisplayedWinRate
+from llf_widgets.cell_output import ProgressLine
+from llf_widgets.evaluation_calls import DisplayedWinRate
 
 
 def test_a_win_rate_shows_its_band_and_every_prompt():

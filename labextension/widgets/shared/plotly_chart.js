@@ -6,7 +6,7 @@ import { h } from './dom.js';
 
 /** @import { Figure } from 'plotly.js-basic-dist-min' */
 
-/** What `llf_widgets.plotting.array_encoding` calls an array's numbers. */
+/** What `llf_widgets.plotting.plotly_layout` calls an array's numbers. */
 const ARRAYS = { f4: Float32Array, i4: Int32Array };
 
 /**
@@ -91,7 +91,7 @@ export function plotlyChart(label, onPoint) {
 
   return {
     box,
-    /** @param {Figure} figure as `llf_widgets.plotting.array_encoding` makes it */
+    /** @param {Figure} figure as `llf_widgets.plotting.plotly_layout` makes it */
     show(figure) {
       pending = decodeArrays(figure);
       draw();

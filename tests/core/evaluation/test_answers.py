@@ -18,7 +18,7 @@ from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
 from llf_core.untrusted import visible
-from llf_widgets.answer_table import Answers
+from llf_widgets.evaluation_calls import Answers
 from tests.processes import has_ended
 
 

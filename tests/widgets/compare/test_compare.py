@@ -21,8 +21,8 @@ from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.monitor.ranking import ranked_metric
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.plotting.array_encoding import encode_arrays
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.plotting.plotly_layout import encode_arrays
+from llf_widgets.view_files import VIEW_MIME_TYPE
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.drawn_charts import traces_of, x_axis, y_axis
 from tests.widgets.monitor.conftest import trainer

@@ -23,7 +23,7 @@ from llf_widgets.monitor.chart_grid import chart_grid
 from llf_widgets.monitor.mime_bundle import saved_image
 from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.plotting.array_encoding import encode_arrays
+from llf_widgets.plotting.plotly_layout import encode_arrays
 from tests.widgets.drawn_charts import axes_of, texts, trace, traces_of, y_axis
 
 EVIL = "<b>x</b>"

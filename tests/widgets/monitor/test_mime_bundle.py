@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from llf_widgets.home import home_hash
 from llf_widgets.monitor import summary_bundle
-from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+from llf_widgets.view_files import VIEW_MIME_TYPE
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 

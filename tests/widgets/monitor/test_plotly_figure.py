@@ -11,7 +11,7 @@ import pytest
 
 from llf_widgets.monitor.chart_data import MAX_POINTS, chart_data
 from llf_widgets.monitor.plotly_figure import figure_json
-from llf_widgets.plotting.array_encoding import encode_arrays
+from llf_widgets.plotting.plotly_layout import encode_arrays
 from tests.widgets.drawn_charts import trace, traces_of, x_axis, y_axis
 
 COLORS_CSS = Path(__file__).parents[3] / "labextension" / "widgets" / "shared" / "plotly_colors.css"

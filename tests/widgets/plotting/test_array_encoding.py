@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from llf_widgets.plotting.array_encoding import encode_arrays
+from llf_widgets.plotting.plotly_layout import encode_arrays
 
 
 def numbers(array):

@@ -7,7 +7,7 @@ import pytest
 import llf_widgets as llf
 from llf_core.evaluation.win_rate import PairwiseComparison, win_rate_of
 from llf_core.runs import create_run
-from llf_widgets import answer_table, reward_evaluation
+from llf_widgets import evaluation_calls
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def called(monkeypatch):
         return call
 
     rate = win_rate_of([PairwiseComparison("p", "a", "b", 0.0, 1.0)])
-    monkeypatch.setattr(answer_table, "answer_in_child", keep("answers", []))
-    monkeypatch.setattr(answer_table, "losses_in_child", keep("losses", None))
-    monkeypatch.setattr(reward_evaluation, "win_rate_in_child", keep("win_rate", rate))
-    monkeypatch.setattr(reward_evaluation, "reward_accuracy_in_child", keep("reward_accuracy", None))
+    monkeypatch.setattr(evaluation_calls, "answer_in_child", keep("answers", []))
+    monkeypatch.setattr(evaluation_calls, "losses_in_child", keep("losses", None))
+    monkeypatch.setattr(evaluation_calls, "win_rate_in_child", keep("win_rate", rate))
+    monkeypatch.setattr(evaluation_calls, "reward_accuracy_in_child", keep("reward_accuracy", None))
     return given
 
 
