@@ -153,7 +153,7 @@ def estimate(config: ConfigFile, overrides: Overrides = None, on: Places = None,
 
     No weights are loaded. Several `--on` print a table of which cards hold the run, and how fast they are.
     """
-    from llf_core.data.estimate import estimate as forecast
+    from llf_core.data.text_lengths import estimate as forecast
     from llf_core.estimate.fit_result import places_table
 
     loaded = load_config(config, overrides)

@@ -9,8 +9,7 @@ import traitlets
 
 from llf_core.data.align import format_of, formats, roles, wanted_kind
 from llf_core.data.errors import OtherKindError
-from llf_core.data.kind_check import FORMAT_KEYS
-from llf_core.data.precheck import quick_check
+from llf_core.data.precheck import FORMAT_KEYS, quick_check
 from llf_core.data.sources import DEMO_FILES
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.values import format_value

@@ -12,7 +12,7 @@ from llf_core.config.build import absolute_values
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.read_config import read
-from llf_core.data.kind_check import FORMAT_KEYS, demo_for_stage
+from llf_core.data.precheck import FORMAT_KEYS, demo_for_stage
 from llf_core.data.template_facts import own_template_of
 from llf_core.launch.cell_rows import RowsError
 from llf_core.model_catalog import find_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.data.kind_check import usable_datasets
+from llf_core.data.precheck import usable_datasets
 from llf_widgets.forms import suggestions
 from llf_widgets.forms.column_mapping import ColumnMapping
 from llf_widgets.forms.config_editor import ConfigEditor, config_html, config_text
