@@ -1,3 +1,5 @@
+"""The receipt of an export as tables, and as a summary for saved notebooks."""
+
 from __future__ import annotations
 
 from html import escape
