@@ -104,10 +104,10 @@ def _wait_for_copy(run: Run) -> None:
 
 
 def attach_run(run_id: str) -> Run:
-    """Open a run by any name that `llf_core.runs.find.find_run` knows, or by its address `ssh://host/run`."""
+    """Open a run by any name that `llf_core.runs.folder.find_run` knows, or by its address `ssh://host/run`."""
     from llf_core.launch import attach
     from llf_core.remote.address import is_address
-    from llf_core.runs.find import find_run
+    from llf_core.runs.folder import find_run
 
     with in_a_sentence():
         return attach(run_id if is_address(run_id) else find_run(run_id))

@@ -55,7 +55,7 @@ def runs_list(  # noqa: PLR0913, PLR0917 - options of a command
     if as_json:
         print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return
-    from llf_core.runs.run_table import table
+    from llf_core.runs.run_text import table
 
     if page.rows:
         for line in table(page.rows, run_ids(), out.width):
@@ -93,10 +93,9 @@ def runs_show(
 ) -> None:
     """Show a run: state, settings, last metrics, and what you can do next."""
     from llf_core.runs.config_file import non_default_config
-    from llf_core.runs.find import short_id
     from llf_core.runs.findings import advice, is_active
-    from llf_core.runs.folder import run_ids
-    from llf_core.runs.overview import overview
+    from llf_core.runs.folder import run_ids, short_id
+    from llf_core.runs.run_text import overview
 
     found = attach_run(run)
     if code:
@@ -291,7 +290,7 @@ def runs_delete(run: RunId) -> None:
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Restore a run from the bin, to resume or compare it again."""
     from llf_core.runs import restore_run
-    from llf_core.runs.find import find_run
+    from llf_core.runs.folder import find_run
 
     with in_a_sentence():
         found = restore_run(find_run(run, binned=True))

@@ -14,6 +14,7 @@ from llf_core.evaluation.judge.win_rate import stored_win_rates
 from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY
 from llf_core.runs import folder_bytes
 from llf_core.runs.change_journal import read_changes
+from llf_core.runs.curves import label
 from llf_core.runs.evaluations import MetricValue, results_of
 from llf_core.runs.formatting import amount_text
 from llf_core.runs.metric_catalog import (
@@ -26,7 +27,6 @@ from llf_core.runs.metric_catalog import (
     metric_named,
     primary_metric,
 )
-from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_at
 from llf_widgets.monitor import formatting

@@ -10,7 +10,7 @@ import traitlets
 
 from llf_core.config import validate
 from llf_core.config.number_format import with_unit
-from llf_core.launch.combinations import combination_label, combinations
+from llf_core.launch.parameter_sweep import combination_label, combinations
 from llf_core.runs import home
 from llf_widgets.forms import preflight
 from llf_widgets.forms.form_widget import FormWidget

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.curves import label
 from llf_core.runs.event_fields import is_finite_number
 from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
-from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.snapshot import Number

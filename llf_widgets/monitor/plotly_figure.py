@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import charts
+from llf_core.runs.curves import label as smoothing_label
 from llf_core.runs.metric_catalog import EVAL_PREFIX, lowercase_label
-from llf_core.runs.smoothing import label as smoothing_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
 from llf_widgets.monitor.chart_grid import chart_grid

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
+from llf_core.runs.description import place_text
 from llf_core.runs.pace import remaining
-from llf_core.runs.place import place_text
 from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:

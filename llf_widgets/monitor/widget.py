@@ -301,7 +301,7 @@ class MonitorView(FrontEnd):
     charts = traitlets.Dict(help="`figure`, `points` and `left_out`").tag(sync=True)
     answers: traitlets.List[dict[str, object]] = traitlets.List(help="What `SampleAnswers.view` makes").tag(sync=True)
     completions = traitlets.Dict(help="What `Completions.view` makes").tag(sync=True)
-    trained = traitlets.Dict(help="What `llf_core.runs.trained.trained_json` makes").tag(sync=True)
+    trained = traitlets.Dict(help="What `llf_core.runs.description.trained_json` makes").tag(sync=True)
     events: traitlets.List[dict[str, object]] = traitlets.List(help="Rows of the event log, newest first").tag(
         sync=True
     )

@@ -15,6 +15,7 @@ from llf_core.remote.address import AddressError, parse_address
 from llf_core.runs import Checkpoints, RunReader, decimate, update_meta
 from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.config_file import CachedConfig, formatted_config
+from llf_core.runs.description import trained_json
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.folder import run_ids
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
@@ -28,7 +29,6 @@ from llf_core.runs.run_index import QueryCancelledError
 from llf_core.runs.run_query import RunQuery
 from llf_core.runs.states import SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.trained import trained_json
 from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 from llf_widgets.server.results import EvaluationList, exports_json
@@ -142,7 +142,7 @@ class RunDetails:
             ones as strings), `counted` (key metrics with labels), `chart` (the large chart: `title`, `form` and
             `lines`, name -> `[steps, values]` of training and evaluations, at most 200 points each), `checkpoints`
             (steps), `config` (non-default settings, floats as displayed text), `trained` (see
-            `runs.trained.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
+            `runs.description.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
             `results.exports_json`), `environment`, `events` (the last warnings, findings, errors and changes),
             `answers` (the last of each prompt) and `log` (the last lines).
         """
