@@ -27,8 +27,7 @@ KNOWN = {
     "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
     "llf_core/runs/run_store.py": "a copy, checked by its hash, and new files",
-    "llf_core/runs/zip_stream.py": "what `llf_core.untrusted` has opened, and the archive",
-    "llf_core/runs/archive.py": "a zip file that a person names, and new files",
+    "llf_core/runs/archive.py": "a zip file that a person names, what `llf_core.untrusted` has opened, and new files",
 }
 """Modules that open something without `llf_core.untrusted`, and what."""
 
@@ -93,7 +92,8 @@ root = os.environ["LLF_HOME"]
 from llf_core.launch import attach
 from llf_core.runs import *
 from llf_core.runs import bin, change_journal, checkpoints, config_file, example_losses
-from llf_core.runs import files, find, latest_metrics, pace, uploads
+from llf_core.runs import files, latest_metrics, pace, uploads
+from llf_core.runs.folder import find_run
 from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
 from llf_core.launch.queue import MachineLoad
@@ -101,7 +101,7 @@ from llf_core.rewards import reward_names
 from llf_widgets.monitor.run_view import ViewOptions, RunView
 from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.server.results import adapters
-from llf_core.runs.zip_stream import files_below, zip_chunks
+from llf_core.runs.archive import files_below, zip_chunks
 from llf_widgets.server.runs import RunDetails, read_run
 
 folder = create_run("model_name_or_path: tiny\\nstage: sft\\nfinetuning_type: lora\\ndataset: sums\\n", "a run")
