@@ -99,7 +99,7 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     if path is None:
         return {}
     from llf_core.rewards import REWARDS
-    from llf_core.user_functions.function_file import functions_under_decorator
+    from llf_core.user_functions.function_files import functions_under_decorator
 
     with in_a_sentence():
         found = REWARDS.by_name(functions_under_decorator(path, REWARDS))
