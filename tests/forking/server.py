@@ -73,6 +73,7 @@ def run(asked, descriptors):
         os.dup2(descriptor, number)
     os.environ.clear()
     os.environ.update(asked["env"])
+    os.environ.pop("LLF_AGENT", None)  # whose child is the `python` that stands for this process
     os.umask(asked["umask"])
     os.chdir(asked["cwd"])
     for number in (signal.SIGTERM, signal.SIGHUP):
