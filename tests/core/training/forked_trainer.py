@@ -26,11 +26,19 @@ class ForkedTrainer:
     def start(self, folder, fault=""):
         """Starts a trainer, which SIGKILL ends at a fault point (`metrics.append:5`); returns its process id."""
         print(f"{folder.path} {fault}", file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline().split()[1])
+        while (answer := self._answer())[0] == "ended":  # a trainer that a failed test has not waited for
+            pass
+        return answer[1]
 
     def wait(self):
         """Waits for the trainer; returns its exit code, negative for a signal."""
-        return int(self.process.stdout.readline().split()[1])
+        word, code = self._answer()
+        assert word == "ended"
+        return code
+
+    def _answer(self):
+        word, number = self.process.stdout.readline().split()
+        return word, int(number)
 
     def run(self, folder, fault=""):
         self.start(folder, fault)

@@ -88,6 +88,16 @@ def wipe(trainer, processes, home):
     shutil.rmtree(home)
 
 
+def train_until_copied(processes, folder, step):
+    """Trains until that checkpoint is copied. The trainer, of which the steps are short, waits for the copy."""
+    for checkpoint in range(SAVE_STEPS, step + 1, SAVE_STEPS):
+        await_that(lambda checkpoint=checkpoint: max(Checkpoints(folder).list(), default=0) >= checkpoint)
+        os.kill(processes.trainer, signal.SIGSTOP)
+        await_that(lambda checkpoint=checkpoint: synced(folder) >= checkpoint)
+        if checkpoint < step:
+            os.kill(processes.trainer, signal.SIGCONT)
+
+
 def end_of(processes):
     processes.sync.stdin.close()
     assert processes.sync.wait(120) == 0
@@ -140,7 +150,7 @@ def test_another_machine_repeats_the_losses_of_a_wiped_one(trainer, job, expecte
 def test_a_damaged_copy_is_not_taken_and_the_one_before_is(trainer, job, place, tmp_path):
     folder = job()
     processes = machine(trainer, folder)
-    await_that(lambda: len(RunStore(run_place(place, folder.id)).states()) == 2)
+    train_until_copied(processes, folder, 2 * SAVE_STEPS)
     wipe(trainer, processes, folder.home)
     url = run_place(place, folder.id)
     newest, before = RunStore(url).states()[:2]
@@ -161,7 +171,7 @@ def test_a_damaged_copy_is_not_taken_and_the_one_before_is(trainer, job, place, 
 def test_a_run_that_a_machine_still_trains_is_not_fetched(trainer, job, place, tmp_path):
     folder = job()
     processes = machine(trainer, folder)
-    await_that(lambda: synced(folder))
+    train_until_copied(processes, folder, SAVE_STEPS)
     with pytest.raises(SyncError, match="still trains this run"):
         fetch(run_place(place, folder.id), home=tmp_path / "other")
     wipe(trainer, processes, folder.home)
