@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llf_core.config.read_config import RequestedConfig
 
 SHARDS = {
-    "full_shard": "fsdp2", "shard_grad_op": "zero2", "hybrid_shard": "fsdp2", "hybrid_shard_zero2": "zero2",
-    "no_shard": "ddp", "1": "fsdp2", "2": "zero2", "3": "ddp", "4": "fsdp2", "5": "zero2", "true": "fsdp2",
+    "full_shard": "fsdp2", "shard_grad_op": "zero2", "hybrid_shard": "hsdp", "hybrid_shard_zero2": "hsdp",
+    "no_shard": "ddp", "1": "fsdp2", "2": "zero2", "3": "ddp", "4": "hsdp", "5": "hsdp", "true": "fsdp2",
 }  # fmt: skip
 """Values of `strategy` by those of transformers' `fsdp` and accelerate's `fsdp_sharding_strategy`."""
 OWN_FILE = re.compile(r"ds_z([0-3])(_offload)?_config\.json")

@@ -61,12 +61,12 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    strategy: Literal["ddp", "fsdp2", "zero2"] = option(
+    strategy: Literal["ddp", "fsdp2", "zero2", "hsdp"] = option(
         "ddp",
         level="basic",
         label="Strategy",
-        help="What each of several processes has: `ddp` the whole model, `fsdp2` its part of weights, gradients and "
-        "optimizer (ZeRO-3). With `zero2` a gathered layer stays whole until its backward pass.",
+        help="What each process has: `ddp` the whole model, `fsdp2` its part (ZeRO-3), `zero2` its part and the layers "
+        "gathered before the backward pass, `hsdp` its part within a machine.",
         choices=tuple(STRATEGIES),
     )
     sync_to: str | None = option(

@@ -18,6 +18,7 @@ class Strategy:
         on_cpu: one more sentence for processes without a GPU; may be empty.
         shards: whether each process keeps only its share of weights, gradients and optimizer state.
         keeps_gathered: whether a layer that was gathered stays whole until its backward pass.
+        copies_machines: whether the processes of each machine keep all shares among them, as those of every other do.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Strategy:
     on_cpu: str = ""
     shards: bool = False
     keeps_gathered: bool = False
+    copies_machines: bool = False
 
     @property
     def line(self) -> str:
@@ -60,6 +62,15 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
                 shards=True,
                 keeps_gathered=True,
+            ),
+            Strategy(
+                name="hsdp",
+                label="HSDP",
+                summary="Saves time between machines: FSDP2 within each machine, so that only gradients leave it. "
+                "Costs memory: each machine keeps all weights, gradients and optimizer state.",
+                on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
+                shards=True,
+                copies_machines=True,
             ),
         )
     }

@@ -86,13 +86,15 @@ def check_fit(
 
 def _strategies(forecast: Forecaster, *, checkpointing: bool) -> tuple[StrategyForecast, ...]:
     """Forecast of each strategy for several processes."""
-    step, ranks = forecast.step, forecast.config.launch.ranks
+    step, launch = forecast.step, forecast.config.launch
     found: list[StrategyForecast] = []
-    if step is None or ranks == 1:
+    if step is None or launch.ranks == 1:
         return ()
-    for name in STRATEGIES:
+    for name, strategy in STRATEGIES.items():
+        if strategy.copies_machines and launch.num_nodes == 1:
+            continue
         other = copy(forecast)
-        other.step = dataclasses.replace(step, shares=Shares(name, ranks))
+        other.step = dataclasses.replace(step, shares=Shares(name, launch.ranks, launch.num_nodes))
         try:
             forecast.config.replace(strategy=name)
         except (ConfigError, ValueError):

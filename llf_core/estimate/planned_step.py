@@ -136,7 +136,7 @@ def plan_step(
         gradient_width=width,
         quantized=bits is not None or sizes.packed_bytes is not None,
         rows=bool(method.frozen_base and new_token_parameters(config, weights)),
-        shares=Shares(config.launch.strategy, config.launch.ranks),
+        shares=Shares(config.launch.strategy, config.launch.ranks, config.launch.num_nodes),
     )
 
 

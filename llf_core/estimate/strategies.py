@@ -26,15 +26,22 @@ class Shares:
 
     Attributes:
         name: a key of `llf_core.config.strategies.STRATEGIES`.
+        ranks: number of processes on all machines.
     """
 
     name: str = "ddp"
     ranks: int = 1
+    machines: int = 1
 
     @property
     def parts(self) -> int:
         """In how many parts weights, gradients and optimizer state are divided."""
-        return self.ranks if STRATEGIES[self.name].shards else 1
+        return self.ranks // self.copies if STRATEGIES[self.name].shards else 1
+
+    @property
+    def copies(self) -> int:
+        """How many groups of processes have all parts among them, if there are parts."""
+        return self.machines if STRATEGIES[self.name].copies_machines else 1
 
     @property
     def keeps(self) -> bool:
@@ -130,6 +137,7 @@ def traffic(shares: Shares, link: Link, size: tuple[int, int], layers: int, pass
     | ddp | gradients twice: all-reduce |
     | fsdp2 | in each micro-batch all weights before each pass: all-gather; and gradients: reduce-scatter |
     | zero2 | the same with one all-gather |
+    | hsdp | fsdp2 within the machine; and each process its share of gradients twice between machines |
 
     A ring of N processes takes N - 1 hops for a reduce-scatter or an all-gather, and an all-reduce is both; a tree
     takes fewer. A ring leaves a machine once, so that all its ports together carry what one process sends.
@@ -144,6 +152,8 @@ def traffic(shares: Shares, link: Link, size: tuple[int, int], layers: int, pass
     ranks, (weights, gradients) = shares.ranks, size
     if ranks == 1:
         return Traffic(0, 0.0, 0.0)
+    if shares.copies > 1:
+        return _between_machines(shares, link, size, layers, passes)
     share = (ranks - 1) / ranks
     bandwidth = link.bandwidth if ranks <= link.machine else min(link.bandwidth, link.network)
     ring, tree = _hops(ranks, link)
@@ -157,6 +167,20 @@ def traffic(shares: Shares, link: Link, size: tuple[int, int], layers: int, pass
     whole = sent / bandwidth + passes * (gathers + 1) * blocks * ring
     first = whole / blocks  # nothing is computed before the first weights are there, and after the last gradients
     return Traffic(round(sent), whole, (whole - first) * link.overlaps)
+
+
+def _between_machines(shares: Shares, link: Link, size: tuple[int, int], layers: int, passes: int) -> Traffic:
+    """What FSDP2 sends within a machine, and the sums of shares between machines, which all its processes send at once.
+
+    Nothing is computed while the sums of the last block are sent.
+    """
+    parts, copies, gradients = shares.parts, shares.copies, size[1]
+    within = traffic(Shares("fsdp2", parts), link, size, layers, passes)
+    sums = passes * 2 * (copies - 1) / copies * gradients / parts
+    hops = passes * (layers + 1) * 2 * min(copies - 1, math.ceil(math.log2(copies))) * NET_HOP
+    between = sums / min(link.bandwidth, link.network / parts) + hops
+    hidden = within.hidden + between * layers / (layers + 1) * link.overlaps
+    return Traffic(within.sent + round(sums), within.seconds + between, hidden)
 
 
 def _hops(ranks: int, link: Link) -> tuple[float, float]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llf_core.config import Problem, RunConfig
     from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder, Status
+    from llf_core.runs.process import ProcessId
 
 
 TEARDOWN_SECONDS = 20.0
@@ -67,7 +68,7 @@ def resume(  # noqa: PLR0913 - each of them is optional
     if not now.has_ended:
         raise RuntimeError(f"{folder.id} is {now.state}. Expected a run that has ended. Stop it first.")
     if check_config:
-        check_stored(folder, "resume", env)
+        check_stored(folder, "resume", env, now.supervisor_process)
     check_run(folder, trust, f"run.resume(trust=True), or in a terminal: llf runs resume {folder.id} --trust")
     changed = None if num_processes is None else _other_processes(folder, num_processes)
     _wait_for_teardown(folder, now)
@@ -182,15 +183,21 @@ def settings_of_processes(config: RunConfig, processes: int) -> dict[str, int]:
     }
 
 
-def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = None) -> None:
-    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed."""
+def check_stored(
+    folder: RunFolder, what: str, env: Mapping[str, str] | None = None, last: ProcessId | None = None
+) -> None:
+    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed.
+
+    Args:
+        last: supervisor of the last attempt, which may hold a port for a moment.
+    """
     config = stored_config(folder, what)
     check_urls(config.flat(), what, env)
-    check_place(config)
+    check_place(config, last)
 
 
-def check_place(config: RunConfig) -> None:
-    """Check that a config can be started where it says.
+def check_place(config: RunConfig, last: ProcessId | None = None) -> None:
+    """Check that a config can be started where it says, once more while a process of the last attempt ends.
 
     Raises:
         ConfigError: it cannot; the message has the reason.
@@ -198,7 +205,9 @@ def check_place(config: RunConfig) -> None:
     from llf_core.config import ConfigError
     from llf_core.launch.launchers import launch_problem
 
-    problem = launch_problem(config)
+    until = time.monotonic() + TEARDOWN_SECONDS
+    while (problem := launch_problem(config)) and last is not None and last.alive() and time.monotonic() < until:
+        time.sleep(0.2)
     if problem is not None:
         raise ConfigError((problem,))
 

@@ -91,7 +91,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             quantized=is_quantized(base),
             rows=any(ROWS in name for name in own),
             encoder=encoder(shapes) if sees else None,
-            shares=Shares(config.launch.strategy, config.launch.ranks),
+            shares=Shares(config.launch.strategy, config.launch.ranks, config.launch.num_nodes),
             parameters=count_parameters(model)[0],
         )
         for checkpointing in (False, True)

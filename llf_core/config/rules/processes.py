@@ -85,6 +85,13 @@ PROCESSES = (
         severity="note",
     ),
     Rule(
+        ("strategy", "num_nodes"),
+        lambda c: c.launch.strategy == "hsdp" and c.launch.num_nodes == 1,
+        "On one machine `hsdp` is the same as `fsdp2`. Set num_nodes.",
+        (Fix("Use fsdp2", {"strategy": "fsdp2"}),),
+        severity="note",
+    ),
+    Rule(
         ("strategy", "stage"),
         lambda c: _shards(c) and c.stage.stage not in SHARDED_STAGES,
         lambda c: f"Stage {c.stage.stage} does not train with FSDP2 so far; {_listed(SHARDED_STAGES)} do.",

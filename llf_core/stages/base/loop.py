@@ -114,7 +114,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         trained, config = self.model if model is None else model, self.stage.config
         sharded = config is not None and world_size() > 1 and shards_weights(config)
         if config is not None and sharded and self.optimizer is None:
-            shard(trained, self.args.device, keeps=STRATEGIES[config.launch.strategy].keeps_gathered)
+            strategy = STRATEGIES[config.launch.strategy]
+            copies = config.launch.num_nodes if strategy.copies_machines else 1
+            shard(trained, self.args.device, keeps=strategy.keeps_gathered, copies=copies)
             self.is_distributed_loading_by_transformers = True  # accelerate wraps nothing around such a model
         if config is not None and self.optimizer is None:
             groups = self._parameter_groups(trained)

@@ -21,7 +21,7 @@ FOLDER = "optimizer_shards"
 """Folder of a checkpoint with the optimizer's state as safetensors files, one of each rank."""
 
 
-def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> None:
+def shard(model: nn.Module, device: torch.device, *, keeps: bool = False, copies: int = 1) -> None:
     """Split the parameters among the ranks, by layers: a layer is whole only while it computes.
 
     Args:
@@ -29,6 +29,7 @@ def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> Non
             device `meta` on the others, which then get their shares of each layer from it.
         keeps: whether a layer that was gathered stays whole until its backward pass (ZeRO-2), or only while it computes
             (ZeRO-3).
+        copies: number of groups of successive ranks that each keep all shares.
 
     Raises:
         ModelError: torch has left a parameter whole, the ranks would compute different numbers of rows, or the ranks
@@ -41,7 +42,8 @@ def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> Non
 
     if computes_rows_alone(model):  # each row gathers the layers, and ranks have as many rows as they have padding
         raise ModelError("FSDP2 does not train models with indexed attention. Set strategy: ddp.")
-    mesh = init_device_mesh(device.type, (world_size(),))
+    shape = (world_size(),) if copies == 1 else (copies, world_size() // copies)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("copy", "shard")[-len(shape) :])
     waiting = _waiting(model)
     for path, module in list(model.named_modules()):
         if isinstance(module, GradientCheckpointingLayer):

@@ -29,6 +29,7 @@ CASES = [
     ("num_processes", "error", {"num_processes": 2, "use_badam": True, "finetuning_type": "full"}, "does not train in"),
     ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
     ("strategy", "note", {"strategy": "fsdp2"}, "no effect in one process"),
+    ("strategy", "note", SHARDED | {"strategy": "hsdp"}, "On one machine `hsdp` is the same as `fsdp2`"),
     ("launch", "note", {"launch": "slurm"}, "is for this machine, not for the one where the run will run"),
     ("strategy", "error", SHARDED | {"stage": "kd", "teacher_model": "t"}, "Stage kd does not train with"),
     ("strategy", "error", SHARDED | {"use_asft_loss": True}, "The reference model of `use_asft_loss`"),

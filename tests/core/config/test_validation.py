@@ -176,6 +176,7 @@ def test_the_report_is_json():
         ({"fsdp": "full_shard auto_wrap", "num_processes": 2}, {"strategy": "fsdp2"}),
         ({"fsdp": ["full_shard"], "num_processes": 2}, {"strategy": "fsdp2"}),
         ({"fsdp": "shard_grad_op auto_wrap", "num_processes": 2}, {"strategy": "zero2"}),
+        ({"fsdp": "hybrid_shard auto_wrap", "num_processes": 2}, {"strategy": "hsdp"}),
         ({"strategy": "zero1", "num_processes": 2}, {"strategy": "zero2"}),
         ({"strategy": "zero3", "num_processes": 2}, {"strategy": "fsdp2"}),
         ({"fsdp": ""}, {"strategy": "ddp"}),

@@ -49,8 +49,8 @@ def test_each_strategy_divides_its_parts(seven_b: dict[str, object]) -> None:
     whole = parts(config, Shares())
     assert (whole.weights, whole.gradients, whole.optimizer) == (2 * PARAMETERS, 2 * PARAMETERS, 4 * PARAMETERS)
     parts_of = ("weights", "gradients", "optimizer", "activations", "head")
-    for name, divisor in {"ddp": 1, "fsdp2": 8, "zero2": 8}.items():
-        shared = parts(config, Shares(name, 8))
+    for name, divisor in {"ddp": 1, "fsdp2": 8, "zero2": 8, "hsdp": 4}.items():
+        shared = parts(config, Shares(name, 8, 2))
         assert [getattr(whole, part) / getattr(shared, part) for part in parts_of] == [divisor] * 3 + [1, 1]
 
 
@@ -69,11 +69,15 @@ def test_what_a_process_holds_for_the_others(seven_b: dict[str, object]) -> None
 def test_bytes_and_seconds_of_a_step() -> None:
     link = Link(bandwidth=100.0, network=40.0, machine=4, hop=0.0, tree_hop=0.0)
     found = {name: traffic(Shares(name, 4), link, (1000, 800), 9, 3) for name in STRATEGIES}
-    sent = {"ddp": 1200, "fsdp2": 6300, "zero2": 4050}  # 3/4 of 2 x 800, of 3 x (2 x 1000 + 800), of 3 x (1000 + 800)
+    # 3/4 of 2 x 800, of 3 x (2 x 1000 + 800), of 3 x (1000 + 800)
+    sent = {"ddp": 1200, "fsdp2": 6300, "zero2": 4050, "hsdp": 6300}
     assert {name: one.sent for name, one in found.items()} == sent
     assert {name: one.seconds for name, one in found.items()} == pytest.approx(
         {name: one / 100 for name, one in sent.items()}
     )
+    two = traffic(Shares("hsdp", 4, 2), link, (1000, 800), 9, 3)
+    assert two.sent == 4200 + 1200  # 1/2 of 3 x 2800 within, 1/2 of 3 x 2 x 400 between
+    assert two.seconds == pytest.approx(4200 / 100 + 1200 / 20, rel=1e-4)  # two processes send through 40
     machines = traffic(Shares("fsdp2", 8), link, (1000, 800), 9, 3)
     assert machines.seconds == pytest.approx(3 * 2800 * 7 / 8 / 40, rel=1e-4)
     assert traffic(Shares("fsdp2", 1), link, (1000, 800), 9, 3).sent == 0

@@ -113,6 +113,31 @@ def test_two_machines_stop_resume_and_train_as_one_process_does(config, tmp_path
     assert all(torch.allclose(first[name], other[name], rtol=0, atol=1e-5) for name in first)
 
 
+def test_two_machines_that_each_have_all_shards_stop_resume_and_train_as_one_process_does(
+    config, tmp_path, variables, monkeypatch
+):
+    config |= {"finetuning_type": "full", "learning_rate": 1e-4, "max_steps": 200, "save_steps": 1000}
+    with pytest.MonkeyPatch.context() as alone:
+        for name in ("FORCE_TORCHRUN", "NNODES"):
+            alone.delenv(name)
+        one = launch(config | {"per_device_train_batch_size": 4})
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    run = both(config | {"per_device_train_batch_size": 1, "strategy": "hsdp"}, tmp_path)
+    wait_for_step(run, 2)
+    assert ranks_of(run).keys() == {0, 1, 2, 3}
+    run.stop(wait=True)
+    (state,) = run.folder.checkpoints.glob("*/optimizer_shards")
+    states = [tensor for file in state.iterdir() for tensor in load_file(file).values()]
+    again = second(RESUME, run.id)
+    run.resume()
+    assert again.communicate(timeout=120)[0].strip() == run.id
+    assert run.wait(timeout=200, progress=False).state == "finished", run.status().reason
+    assert one.wait(timeout=200, progress=False).state == "finished"
+    assert losses(run) == {step: pytest.approx(value, rel=1e-6) for step, value in losses(one).items()}
+    weights = load_file(one.folder.output / "model.safetensors")
+    assert sum(tensor.numel() for tensor in states) == 2 * sum(tensor.numel() for tensor in weights.values())
+
+
 @pytest.mark.long
 def test_a_rank_that_is_killed_on_the_other_machine_is_named_and_all_end(config, tmp_path, variables):
     run = both(config | {"max_steps": 5000, "save_steps": 5000}, tmp_path)
