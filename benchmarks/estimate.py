@@ -190,7 +190,7 @@ def published() -> list[tuple[str, str, int, int, int]]:
     found = []
     one, cards = cards_of_place("1 x H100 80GB"), cards_of_place(CARDS)
     for name, (keys, figures) in PUBLISHED.items():
-        shards = {} if "quantization_bit" in keys else {"strategy": "fsdp2"}
+        shards = {} if keys.get("quantization_bit") == 8 else {"strategy": "fsdp2"}
         for size, figure in zip(SIZES, figures, strict=True):
             config = RunConfig.load({**ALONE, **keys, "model_name_or_path": f"model-{size}"})
             alone = check_fit(config, LENGTHS, (one,))
@@ -210,8 +210,8 @@ def published_section(found: list[tuple[str, str, int, int, int]]) -> str:
     return f"""LLaMA-Factory's README estimates the memory of all cards together by the number of parameters alone:
 18, 8, 2, 1 and 0.5 GB a billion. Beside it are forecasts of typical decoders of these sizes, 512 tokens a step with
 activation checkpointing and AdamW: of one process, and of the peak of each of eight cards, with `strategy: fsdp2`
-where weights are not quantized. Sharded weights are loaded by the first process alone, on the CPU; quantized ones by
-each. Sizes are GB (1e9 bytes).
+but for 8 bits. Ordinary weights are loaded by the first process alone, on the CPU; quantized ones by each, which is
+its peak with 4 bits. Sizes are GB (1e9 bytes).
 
 {chr(10).join([*head, *rows])}"""
 

@@ -71,6 +71,10 @@ class Quantizer:
         """
         return self.packed[bits] + self.scales.get(bits, 0.0) * width
 
+    def scale_bytes(self, bits: int, weights: int) -> int:
+        """Bytes of the scales of so many weights that `packed` has beside the bits."""
+        return int((self.packed[bits] - bits / 8) * weights)
+
     def run_name(self, bits: int) -> str:
         """Its part in the keys of past runs: `4-bit`, or `3-bit hqq` if not by bitsandbytes."""
         return f"{bits}-bit" if self.name == "bnb" else f"{bits}-bit {self.name}"

@@ -7,6 +7,7 @@ from llf_core.config.peft_tuners import supports, tuner
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.quantizers import stored_quantizer
 from llf_core.config.registry import method_of
+from llf_core.config.strategies import SHARDED_QUANTIZER, STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,11 @@ def check_stored_quantization(config: ConfigValues, settings: Mapping[str, objec
     name = kind if found is None else found.label
     if found is not None and (reason := _not_loadable(found, name, config)):
         return Problem("violation", MODEL, config.model.model_name_or_path, reason, keys=(MODEL,))
-    problem = _not_trainable(config, settings, found, name) or _second_quantization(config, found, name)
+    problem = (
+        _not_trainable(config, settings, found, name)
+        or _not_sharded(config, settings, found, name)
+        or _second_quantization(config, found, name)
+    )
     if problem is not None:
         return problem
     bits = _bits(stored if isinstance(stored, dict) else {})
@@ -110,6 +115,22 @@ def _not_trainable(
         "finetuning_type: lora, or the unquantized model."
     )
     return Problem("violation", METHOD, kind, message, fixes, keys=keys)
+
+
+def _not_sharded(
+    config: ConfigValues, settings: Mapping[str, object], found: Quantizer | None, name: str
+) -> Problem | None:
+    launch, stored = config.launch, settings[KEY]
+    if not STRATEGIES[launch.strategy].shards or launch.ranks == 1 or not stays_packed(settings):
+        return None
+    if found is not None and (found.name, _bits(stored if isinstance(stored, dict) else {})) == SHARDED_QUANTIZER:
+        return None
+    message = (
+        f"The files of the model hold weights quantized by {name}, which FSDP2 does not shard. Expected 4 bits of "
+        "bitsandbytes, or strategy: ddp."
+    )
+    fixes = (Fix("Give each process the whole model", {"strategy": "ddp"}),)
+    return Problem("violation", "strategy", launch.strategy, message, fixes, keys=("strategy", MODEL))
 
 
 def _second_quantization(config: ConfigValues, found: Quantizer | None, name: str) -> Problem | None:

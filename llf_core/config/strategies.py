@@ -35,6 +35,8 @@ class Strategy:
         return f"{self.label}: {self.summary}"
 
 
+SHARDED_QUANTIZER = ("bnb", 4)
+"""Quantizer and bits of the packed weights that FSDP2 shards."""
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         one.name: one

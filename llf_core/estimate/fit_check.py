@@ -121,7 +121,7 @@ def _held_by_all(forecast: Forecaster, parts: MemoryParts, loading: Loading | No
     step = forecast.step
     if step is not None and loading is not None and loading.alone and not loading.beside:
         weights = step.base_weights + step.adapter_weights  # which the first one's allocator keeps
-        others = parts.total - weights + weights // step.shares.parts
+        others = parts.total - weights + step.shares.held(weights)
     return first + (forecast.processes - 1) * others
 
 

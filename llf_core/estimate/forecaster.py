@@ -72,10 +72,10 @@ class Forecaster:
         if self.step is None:
             return None
         found = self.step.memory(checkpointing=checkpointing)
-        share = self.step.shares.parts
+        shares = self.step.shares
         return MemoryParts(
-            weights=self.step.base_weights // share,
-            adapters=self.step.adapter_weights // share,
+            weights=shares.held(self.step.base_weights, self.step.scales),
+            adapters=shares.held(self.step.adapter_weights),
             gradients=found.gradients,
             optimizer=found.optimizer,
             activations=found.activations,

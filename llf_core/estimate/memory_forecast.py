@@ -100,6 +100,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     encoder: Architecture | None = None,
     shares: Shares = ALONE,
     parameters: int = 0,
+    scales: int = 0,
 ) -> Forecast:
     """Forecast the peak memory of a training step of one process, by part.
 
@@ -114,13 +115,14 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
         encoder: sizes of the vision encoder of a multimodal model.
         shares: the processes that train together, and what is divided among them.
+        scales: bytes of the weights that are scales of bitsandbytes, which each process keeps.
     """
     optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     copies += ROW_COPIES * model.vocabulary * model.hidden * step.width if rows else 0
     embedding = model.vocabulary * model.hidden
     all_gradients = optimizer.gradients * gradient_width
-    outer = weights * model.outer // max(1, parameters)
+    outer = model.outer * step.width if quantized else weights * model.outer // max(1, parameters)
     layer = (weights - outer) // model.layers
     outer_gradients = outer if step.trains_base and not step.first else 0
     layer_gradients = min(all_gradients, layer) if step.trains_base else all_gradients // model.layers
@@ -137,7 +139,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         activations -= PASSED * min(activations, gradients)
     compiled = COMPILED_BYTES if device == "cpu" and step.varies and step.width == HALF else 0
     together = RANK_BYTES if device == "cpu" and shares.ranks > 1 else 0
-    own = weights // shares.parts
+    own = shares.held(weights, scales)
     if device == "cpu":
         together += weights - own  # of the whole model that was loaded, which the allocator keeps
     return Forecast(

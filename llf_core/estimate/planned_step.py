@@ -46,6 +46,7 @@ class PlannedStep:
         gradient_width: bytes of a value of a gradient.
         rows: whether single rows of the embedding are trained beside an adapter.
         shares: the processes that train together.
+        scales: bytes of `base_weights` that each of them keeps.
     """
 
     sizes: ModelSizes
@@ -59,6 +60,7 @@ class PlannedStep:
     quantized: bool = False
     rows: bool = False
     shares: Shares = ALONE
+    scales: int = 0
 
     def traffic(self, passes: int, link: Link | None = None) -> Traffic:
         """What each process sends in a step of `passes` micro-batches, over the link of its device or another one."""
@@ -80,6 +82,7 @@ class PlannedStep:
             encoder=self.sizes.encoder,
             shares=self.shares,
             parameters=self.sizes.parameters,
+            scales=self.scales,
         )
         return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
 
@@ -137,6 +140,9 @@ def plan_step(
         quantized=bits is not None or sizes.packed_bytes is not None,
         rows=bool(method.frozen_base and new_token_parameters(config, weights)),
         shares=Shares(config.launch.strategy, config.launch.ranks, config.launch.num_nodes),
+        scales=0
+        if bits is None
+        else copies * quantizer_of(config).scale_bytes(bits, sizes.parameters - sizes.model.outer),
     )
 
 

@@ -38,6 +38,10 @@ class Shares:
         """In how many parts weights, gradients and optimizer state are divided."""
         return self.ranks // self.copies if STRATEGIES[self.name].shards else 1
 
+    def held(self, amount: int, whole: int = 0) -> int:
+        """Bytes of an amount that a process keeps, of which `whole` are not divided."""
+        return whole + (amount - whole) // self.parts
+
     @property
     def copies(self) -> int:
         """How many groups of processes have all parts among them, if there are parts."""

@@ -78,13 +78,22 @@ def stored_bytes(model: nn.Module) -> int:
     return total
 
 
+def scale_bytes(model: nn.Module) -> int:
+    """Bytes of the scales of weights that bitsandbytes has quantized to 4 bits."""
+    return sum(map(_scale_bytes, model.parameters()))
+
+
 def _tensor_bytes(tensor: Any) -> int:
     if type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS:
         names, _ = tensor.__tensor_flatten__()
         return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
+    return int(tensor.nbytes) + _scale_bytes(tensor)
+
+
+def _scale_bytes(tensor: Any) -> int:
     state = getattr(tensor, "quant_state", None)
     scales = [] if state is None else [state.absmax, *((state.state2.absmax,) if state.nested else ())]
-    return int(tensor.nbytes) + sum(int(one.nbytes) for one in scales)
+    return sum(int(one.nbytes) for one in scales)
 
 
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -12,7 +12,7 @@ from llf_core.estimate.model_shapes import encoder, is_multimodal, language_weig
 from llf_core.estimate.strategies import Shares
 from llf_core.models.adapter_loading import ROWS
 from llf_core.models.multimodal_parts import TOWER, trained_parts
-from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
+from llf_core.models.parameter_count import count_parameters, scale_bytes, stored_bytes, unpacked_shape
 from llf_core.models.quantize import is_quantized
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             encoder=encoder(shapes) if sees else None,
             shares=Shares(config.launch.strategy, config.launch.ranks, config.launch.num_nodes),
             parameters=count_parameters(model)[0],
+            scales=scale_bytes(model),
         )
         for checkpointing in (False, True)
     )

@@ -17,7 +17,7 @@ from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
 from llf_core.config.rules.conditions import packs_examples, shards_weights, whole_load_reason
-from llf_core.config.stored_quantization import check_stored_quantization
+from llf_core.config.stored_quantization import check_stored_quantization, stays_packed
 from llf_core.data import PackedRows, check_packing, prepare
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
@@ -201,6 +201,8 @@ def _main_loads_alone(source: ModelSource, config: RunConfig) -> bool:
     if not shards_weights(config) or world_size() == 1:
         return False
     why = whole_load_reason(config, gguf=source.kind == "gguf")
+    if not why and source.kind != "gguf" and stays_packed(read_config(source.folder)):
+        why = "the files of the model are quantized"
     if why:
         logger.info(f"Each process loads all weights before they are sharded, since {why}.")
     return not why

@@ -47,7 +47,7 @@ def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return 
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         return None
     if _name(base) == FOUR_BITS:
-        state = getattr(weight, "quant_state", None)
+        state = getattr(weight, "quant_state", None) or getattr(base, "quant_state", None)  # a gathered shard has none
         # bitsandbytes has repacked the weight for its inference kernel.
         if state is None or getattr(state, "packing_format_for_cpu", False):
             return None

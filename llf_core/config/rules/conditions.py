@@ -85,6 +85,8 @@ def whole_load_reason(c: ConfigValues, *, gguf: bool) -> str:
     """
     if gguf:
         return "the model is a GGUF file"
+    if c.model.quantization_bit is not None:
+        return "they are quantized while they are loaded"
     if c.model.adapter_name_or_path:
         return "there are adapters in adapter_name_or_path"
     return next((f"{one.switch} reads them" for one in modifiers_of(c) if one.reads_weights), "")

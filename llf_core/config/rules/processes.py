@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.problem import Fix
-from llf_core.config.registry import optimizer_of
+from llf_core.config.registry import optimizer_of, quantizer_of
 from llf_core.config.rule import Rule
+from llf_core.config.strategies import SHARDED_QUANTIZER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +115,16 @@ PROCESSES = (
     ),
     Rule(
         ("strategy", "quantization_bit"),
-        lambda c: _shards(c) and c.model.quantization_bit is not None,
-        "FSDP2 does not shard quantized weights so far: each process would need all of them.",
-        DDP,
+        lambda c: (
+            _shards(c)
+            and c.model.quantization_bit is not None
+            and (quantizer_of(c).name, c.model.quantization_bit) != SHARDED_QUANTIZER
+        ),
+        lambda c: (
+            f"FSDP2 does not shard weights that {quantizer_of(c).label} quantizes to {c.model.quantization_bit} bits. "
+            "Expected 4 bits of bitsandbytes."
+        ),
+        (*DDP, Fix("Quantize to 4 bits by bitsandbytes", {"quantization_bit": 4, "quantization_method": "bnb"})),
     ),
     Rule(
         ("strategy", "lora_init"),

@@ -34,7 +34,7 @@ CASES = [
     ("strategy", "error", SHARDED | {"stage": "kd", "teacher_model": "t"}, "Stage kd does not train with"),
     ("strategy", "error", SHARDED | {"use_asft_loss": True}, "The reference model of `use_asft_loss`"),
     ("strategy", "error", SHARDED | {"finetuning_type": "oft"}, "`finetuning_type: oft` does not train with"),
-    ("strategy", "error", SHARDED | {"quantization_bit": 4}, "does not shard quantized weights"),
+    ("strategy", "error", SHARDED | {"quantization_bit": 8}, "quantizes to 8 bits. Expected 4 bits of bitsandbytes"),
     ("strategy", "error", SHARDED | {"lora_init": "pissa"}, "trains plain LoRA so far"),
     ("strategy", "error", SHARDED | {"optim": "muon"}, "updates whole matrices"),
     ("strategy", "error", SHARDED | {"fp16": True}, "does not scale losses for float16"),

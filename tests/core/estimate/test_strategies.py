@@ -66,6 +66,19 @@ def test_what_a_process_holds_for_the_others(seven_b: dict[str, object]) -> None
     assert found == pytest.approx(2 * (OUTER + 2 * LAYER) + adapters / 32, rel=0.02)  # the base has no gradients
 
 
+def test_scales_of_4_bit_weights_are_not_divided(seven_b: dict[str, object]) -> None:
+    qlora = {**seven_b, "finetuning_type": "lora", "pure_bf16": False, "bf16": True, "quantization_bit": 4}
+    found = Forecaster(
+        RunConfig.load(qlora | {"num_processes": 8, "strategy": "fsdp2"}), full_length(RunConfig.load(qlora)), GPU
+    )
+    shared = found.uncorrected_memory(checkpointing=True)
+    assert shared is not None
+    inside = PARAMETERS - OUTER
+    assert shared.weights == pytest.approx((2 * OUTER + 0.5 * inside) / 8 + 0.02 * inside, abs=64)
+    gathered = 2 * OUTER + 2 * 0.52 * LAYER
+    assert shared.communication - 0.02 * 2 * shared.gradients == pytest.approx(gathered, rel=0.02)
+
+
 def test_bytes_and_seconds_of_a_step() -> None:
     link = Link(bandwidth=100.0, network=40.0, machine=4, hop=0.0, tree_hop=0.0)
     found = {name: traffic(Shares(name, 4), link, (1000, 800), 9, 3) for name in STRATEGIES}

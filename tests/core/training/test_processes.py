@@ -285,12 +285,15 @@ def test_a_stopped_run_goes_on_in_1_4_and_2_processes(start):
 SHARDED = {
     "adapters": {},
     "accumulation": {"gradient_accumulation_steps": 2, "max_grad_norm": 0.05, "gradient_checkpointing": True},
+    "4 bits": {"quantization_bit": 4, "double_quantization": True, "watched_prompts": ["say 3"]},
     "all weights": {"finetuning_type": "full", "watched_prompts": ["say 3"]},
     "texts": {"finetuning_type": "full", "stage": "pt", "cutoff_len": 16, "dataset": "texts.json"},
 }
 
 
-@pytest.mark.parametrize("name", ["all weights", *(pytest.param(one, marks=pytest.mark.long) for one in SHARDED)])
+@pytest.mark.parametrize(
+    "name", ["4 bits", "all weights", *(pytest.param(one, marks=pytest.mark.long) for one in SHARDED)]
+)
 def test_sharded_weights_train_as_whole_ones_do(start, name):
     strategies = ("fsdp2", "zero2") if name == "all weights" else ("fsdp2",)
     alone, *sharded = start(1, **SHARDED[name]), *(start(2, strategy=one, **SHARDED[name]) for one in strategies)

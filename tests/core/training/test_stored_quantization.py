@@ -74,6 +74,15 @@ def test_a_method_that_trains_them_is_refused_before_the_start_and_by_the_traine
     assert expected in read_status(run).reason
 
 
+def test_4_bits_can_be_sharded_and_others_are_refused(stored):
+    sharded = {"strategy": "fsdp2", "num_processes": 2}
+    four, eight = (before_start(model_name_or_path=stored(one), **sharded) for one in ("nf4", "int8"))
+    assert not [one for one in four if one.severity != "note"]
+    (problem,) = [one for one in eight if one.severity == "error"]
+    assert "which FSDP2 does not shard. Expected 4 bits of bitsandbytes" in problem.message
+    assert [dict(fix.changes) for fix in problem.fixes] == [{"strategy": "ddp"}]
+
+
 def test_shapes_of_packed_integers_are_not_taken_for_those_of_the_weights(stored):
     """A matrix of 64 x 64 in 4 bits is stored as 2048 x 1."""
     folder = stored("nf4")
