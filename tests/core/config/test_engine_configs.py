@@ -166,9 +166,9 @@ def test_a_config_of_accelerate_is_read(tmp_path, content, read):
 
 
 def test_a_changed_strategy_takes_the_place_of_the_files(tmp_path):
-    report = validate(BASE | {"deepspeed": "ds_z3_config.json", "quantization_bit": 4}, base=tmp_path)
+    report = validate(BASE | {"deepspeed": "ds_z3_config.json", "quantization_bit": 8}, base=tmp_path)
     (problem,) = (one for one in report.problems if one.severity == "error")
-    (fix,) = problem.fixes
+    fix = problem.fixes[0]
     config = RunConfig.load(BASE | {"deepspeed": "ds_z3_config.json"}, ["strategy=ddp"])
     assert (dict(fix.changes), config.launch.strategy) == ({"strategy": "ddp"}, "ddp")
 
