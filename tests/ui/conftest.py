@@ -383,6 +383,8 @@ def reused_page(module_page: Any, lab: Lab) -> Iterator[Any]:
     yield module_page
     if "/lab" in module_page.url:
         lab.leave(module_page)
+        if module_page.evaluate("() => performance.getEntriesByType('navigation')[0].type") == "reload":
+            module_page.goto("about:blank")  # JupyterLab would put a notebook back late, over the next one
 
 
 def forget(context: Any) -> None:

@@ -217,7 +217,6 @@ def test_a_reloaded_page_shows_what_held(compared: tuple[Any, list[str]], lab: L
     expect(page.locator(".llf-Compare .js-plotly-plot .annotation-text", has_text="another one")).to_have_count(
         2, timeout=120_000
     )
-    page.goto("about:blank")  # JupyterLab would put this notebook back late, over the next one
 
 
 def test_a_group_of_runs_is_one_column_and_a_line_with_a_band(
