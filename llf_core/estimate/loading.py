@@ -72,7 +72,8 @@ def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
     beside them. An ordinary model is not read before its first step.
     """
     if step.shares.parts > 1:
-        weights, alone = step.base_weights + step.adapter_weights, first_loads_alone(config)
+        weights = step.base_weights + step.adapter_weights
+        alone = step.sizes.packed_bytes is None and first_loads_alone(config)
         if alone and step.device.kind != "cpu":
             return Loading(weights, alone=True, beside=True)
         workspace = dataclasses.replace(step, shares=ALONE).memory(checkpointing=False).base

@@ -87,7 +87,7 @@ PROCESSES = (
     ),
     Rule(
         ("strategy", "num_nodes"),
-        lambda c: c.launch.strategy == "hsdp" and c.launch.num_nodes == 1,
+        lambda c: _shards(c) and c.launch.strategy == "hsdp" and c.launch.num_nodes == 1,
         "On one machine `hsdp` is the same as `fsdp2`. Set num_nodes.",
         (Fix("Use fsdp2", {"strategy": "fsdp2"}),),
         severity="note",

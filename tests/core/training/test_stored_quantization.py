@@ -9,9 +9,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llf_core.config import quantizers, validate
+from llf_core.config import RunConfig, quantizers, validate
 from llf_core.config.name_checks import check
 from llf_core.config.quantizers import QUANTIZERS
+from llf_core.estimate import Device, Forecaster
+from llf_core.estimate.example_lengths import full_length
+from llf_core.estimate.loading import forecast_loading
 from llf_core.estimate.model_sizes import model_sizes
 from llf_core.models import count_parameters, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.quantize import is_quantized, keep_differentiable
@@ -78,6 +81,11 @@ def test_4_bits_can_be_sharded_and_others_are_refused(stored):
     sharded = {"strategy": "fsdp2", "num_processes": 2}
     four, eight = (before_start(model_name_or_path=stored(one), **sharded) for one in ("nf4", "int8"))
     assert not [one for one in four if one.severity != "note"]
+    config = RunConfig.load({"dataset": "llf_demo", "model_name_or_path": stored("nf4")} | sharded)
+    loading = forecast_loading(
+        config, Forecaster(config, full_length(config), Device("cpu", "a CPU", 64 << 30, 60 << 30)).step
+    )
+    assert not loading.alone  # each process loads them
     (problem,) = [one for one in eight if one.severity == "error"]
     assert "which FSDP2 does not shard. Expected 4 bits of bitsandbytes" in problem.message
     assert [dict(fix.changes) for fix in problem.fixes] == [{"strategy": "ddp"}]
