@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from tests.core.models.every_architecture import METHODS, Outcome, page, particular
 from tests.core.models.tiny_configs import causal_types, multimodal_types
@@ -42,6 +43,8 @@ def test_it_trains_and_loads_again_or_is_refused_in_a_sentence(outcomes, kind, m
 
 def test_the_page_has_a_row_for_every_architecture():
     written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    if f"architecture that transformers {transformers.__version__} maps" not in written:
+        pytest.skip(f"The page was not written with transformers {transformers.__version__}.")
     listed = {line.split("`")[1] for line in written.splitlines() if line.startswith("| `")}
     assert listed == {*causal_types(), *multimodal_types()}
 
