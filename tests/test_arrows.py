@@ -133,12 +133,7 @@ def test_the_server_reads_runs_only(path: Path) -> None:
     assert not {name for name in ours if not name.startswith(allowed)}
 
 
-def test_entry_points_and_what_they_name_stand_where_they_may() -> None:
-    """What the registry imports is part of `config`, and what a declaration names stands in the package of its kind."""
-    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    assert all(
-        value.startswith("llf_core.config.declarations.") for group in points.values() for value in group.values()
-    )
+def test_what_a_declaration_names_stands_in_the_package_of_its_kind() -> None:
     homes = {
         "method": "methods",
         "modifier": "modifiers",

@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def own_wheel(folder: Path) -> None:
-    """LLF's own, of this tree: its entry points are what its plug-ins are found by."""
+    """LLF's own, of this tree."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*command, str(folder), str(ROOT)], env=os.environ | {"SKIP_JUPYTER_BUILDER": "1"}, check=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llf_core.chat.server_arguments import base_model, further_arguments
 from llf_core.chat.server_engine import BASE, HOST, ServerEngine
-from llf_core.config.declarations.chat_engines.vllm import VLLMOptions
+from llf_core.config.declarations.chat_engines import VLLMOptions
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

@@ -39,6 +39,76 @@ DECLARATION_TYPES: tuple[type[Declaration], ...] = (
 GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})
 """Entry point group of each kind."""
 PREFIX = "llf."
+OWN = "llf_core.config.declarations"
+BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "method": {
+            "adalora": "methods.lora:ADALORA",
+            "boft": "methods.oft:BOFT",
+            "freeze": "methods.freeze:FREEZE",
+            "full": "methods.freeze:FULL",
+            "ia3": "methods.peft:IA3",
+            "lora": "methods.lora:LORA",
+            "oft": "methods.oft:OFT",
+            "peft": "methods.peft:PEFT",
+            "prefix": "methods.prompt:PREFIX",
+            "prompt": "methods.prompt:PROMPT",
+            "vera": "methods.lora:VERA",
+        },
+        "modifier": {
+            "fp8": "modifiers:FP8",
+            "liger": "modifiers:LIGER",
+            "llama_pro": "modifiers:LLAMA_PRO",
+            "mixture_of_depths": "modifiers:MIXTURE_OF_DEPTHS",
+            "neftune": "modifiers:NEFTUNE",
+            "router_loss": "modifiers:ROUTER_LOSS",
+            "shift_attn": "modifiers:SHIFT_ATTN",
+            "upcast_norms": "modifiers:UPCAST_NORMS",
+        },
+        "optimizer": {
+            "adam_mini": "optimizers.adam_variants:ADAM_MINI",
+            "adam_variants": "optimizers.adam_variants:ADAM_VARIANTS",
+            "apollo": "optimizers.low_rank:APOLLO",
+            "badam": "optimizers.badam:BADAM",
+            "galore": "optimizers.low_rank:GALORE",
+            "lomo": "optimizers.adam_variants:LOMO_OPTIMIZERS",
+            "muon": "optimizers.adam_variants:MUON",
+            "schedule_free": "optimizers.adam_variants:SCHEDULE_FREE",
+            "torchao": "optimizers.transformers:TORCHAO",
+            "transformers": "optimizers.transformers:TRANSFORMERS",
+        },
+        "stage": {
+            "dpo": "stages.dpo:DPO",
+            "grpo": "stages.sampled_groups:GRPO",
+            "kd": "stages.sft:KD",
+            "kto": "stages.dpo:KTO",
+            "ppo": "stages.ppo:PPO",
+            "pt": "stages.sft:PT",
+            "rloo": "stages.sampled_groups:RLOO",
+            "rm": "stages.dpo:RM",
+            "sft": "stages.sft:SFT",
+        },
+        "format": {
+            "alpaca": "formats:ALPACA",
+            "openai": "formats:OPENAI",
+            "sharegpt": "formats:SHAREGPT",
+            "text": "formats:TEXT",
+        },
+        "chat_engine": {
+            "huggingface": "chat_engines:OWN",
+            "sglang": "chat_engines:SGLANG",
+            "vllm": "chat_engines:VLLM",
+        },
+        "metric": {
+            "bleu": "metrics:BLEU",
+            "chrf": "metrics:CHRF",
+            "exact_match": "metrics:EXACT_MATCH",
+            "f1": "metrics:F1",
+            "rouge": "metrics:ROUGE",
+        },
+    }
+)
+"""LLF's own plug-ins: by kind and name, the module in `llf_core.config.declarations` and the object in it."""
 D = TypeVar("D", bound=Declaration)
 
 
@@ -145,7 +215,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
     failed = []
     origin: dict[str, metadata.EntryPoint] = {}
     declaration = next(one for one in DECLARATION_TYPES if one.kind == kind)
-    for point in sorted(_installed().select(group=GROUPS[kind]), key=lambda point: point.name):
+    for point in _entry_points(kind):
         try:
             loaded = tuple(_declarations(point, declaration))
         except KeyboardInterrupt:
@@ -164,6 +234,14 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
     return found, tuple(failed)
 
 
+def _entry_points(kind: str) -> list[metadata.EntryPoint]:
+    """LLF's own entry points of a kind and those of other packages, by name."""
+    group = GROUPS[kind]
+    ours = [metadata.EntryPoint(name, f"{OWN}.{value}", group) for name, value in BUILT_IN[kind].items()]
+    others = [point for point in _installed().select(group=group) if not point.value.startswith(f"{OWN}.")]
+    return sorted([*ours, *others], key=lambda point: point.name)
+
+
 def _declarations(point: metadata.EntryPoint, kind: type[D]) -> Iterator[D]:
     """Load the declarations of an entry point: one plug-in, or a tuple of them."""
     loaded = point.load()
@@ -174,5 +252,6 @@ def _declarations(point: metadata.EntryPoint, kind: type[D]) -> Iterator[D]:
 
 
 def _package(point: metadata.EntryPoint) -> str:
-    package = point.dist.name if point.dist else "an unknown package"
+    own = point.value.startswith(f"{OWN}.")
+    package = "llf" if own else point.dist.name if point.dist else "an unknown package"
     return f"{point.value} of {package}"

@@ -8,9 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import FormatDeclaration, StageDeclaration
-from llf_core.config.declarations.formats.alpaca import ALPACA
-from llf_core.config.declarations.formats.openai import OPENAI
-from llf_core.config.declarations.formats.sharegpt import SHAREGPT
+from llf_core.config.declarations.formats import ALPACA, OPENAI, SHAREGPT
 from llf_core.config.did_you_mean import any_of, did_you_mean, listed
 from llf_core.config.number_format import percent
 from llf_core.config.registry import declared, stage_of

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.config.declarations.stages.preference_losses import REFERENCE_FREE
+from llf_core.config.declarations.stages.dpo import REFERENCE_FREE
 from llf_core.doctor.rule import Finding
 from llf_core.runs.formatting import rate as written
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.declarations.methods.adalora import AdaLoRAOptions
+from llf_core.config.declarations.methods.lora import AdaLoRAOptions
 from llf_core.methods.peft_tuner import PeftTuner
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.modifiers.llama_pro import LLaMAProOptions, expanded_blocks
+from llf_core.config.declarations.modifiers import LLaMAProOptions, expanded_blocks
 from llf_core.methods.decoder_blocks import block_count, block_list
 from llf_core.models.errors import ModelError
 from llf_core.modifiers.modifier import Modifier

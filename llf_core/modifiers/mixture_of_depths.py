@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.acceleration.patching.flattened_batches import has_recurrent_layers
 from llf_core.acceleration.patching.per_document import record_calls
-from llf_core.config.declarations.modifiers.mixture_of_depths import MixtureOfDepthsOptions
+from llf_core.config.declarations.modifiers import MixtureOfDepthsOptions
 from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.config.number_format import percent
 from llf_core.methods.decoder_blocks import block_list

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.modifiers.neftune import NEFTuneOptions
+from llf_core.config.declarations.modifiers import NEFTuneOptions
 from llf_core.modifiers.modifier import Modifier
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.acceleration.patching.causal_head import causal_of
-from llf_core.config.declarations.modifiers.router_loss import RouterLossOptions
+from llf_core.config.declarations.modifiers import RouterLossOptions
 from llf_core.models.router_loss import watch_routers
 from llf_core.modifiers.modifier import ExtraLoss, Modifier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.acceleration.patching.attention_backend import GROUP
-from llf_core.config.declarations.modifiers.shift_attn import ShiftAttnOptions
+from llf_core.config.declarations.modifiers import ShiftAttnOptions
 from llf_core.models.errors import ModelError
 from llf_core.modifiers.modifier import Modifier
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.config.declarations.optimizers.apollo import ApolloOptions
+from llf_core.config.declarations.optimizers.low_rank import ApolloOptions
 from llf_core.optimizers.moments import adam_direction, adam_ratio, bias_correction, decay_weights
 from llf_core.optimizers.optimizer import Optimizer, ParameterGroup
 from llf_core.optimizers.per_parameter import PerParameterOptimizer

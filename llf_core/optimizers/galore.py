@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.declarations.optimizers.galore import GaLoreOptions
+from llf_core.config.declarations.optimizers.low_rank import GaLoreOptions
 from llf_core.optimizers.moments import adafactor_direction, adam_8bit_direction, adam_direction, decay_weights
 from llf_core.optimizers.optimizer import Optimizer, ParameterGroup
 from llf_core.optimizers.per_parameter import PerParameterOptimizer

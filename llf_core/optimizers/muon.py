@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llf_core.config.declarations.optimizers.muon import is_hidden
+from llf_core.config.declarations.optimizers.adam_variants import is_hidden
 from llf_core.optimizers.moments import adamw_direction, decay_weights
 from llf_core.optimizers.optimizer import Optimizer, ParameterGroup, names_of, split_groups
 from llf_core.optimizers.per_parameter import PerParameterOptimizer

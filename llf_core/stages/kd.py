@@ -10,7 +10,7 @@ import torch
 from llf_core.acceleration.kernels.distillation import divergence_sum
 from llf_core.acceleration.kernels.token_loss import nll_sum
 from llf_core.acceleration.patching.causal_head import Head, forward
-from llf_core.config.declarations.stages.kd import KDOptions
+from llf_core.config.declarations.stages.sft import KDOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.stages.auxiliary_model import autocast, load_auxiliary
 from llf_core.stages.base.stage import LossStage

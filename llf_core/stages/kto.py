@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from llf_core.config.declarations.stages.kto import KTOOptions
+from llf_core.config.declarations.stages.dpo import KTOOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
 from llf_core.data.pair_collator import PairCollator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
+from llf_core.config.declarations.stages.dpo import PREFERENCE_LOSSES
 from llf_core.config.problem import Fix
 from llf_core.config.registry import optimizer_of, quantizer_of
 from llf_core.config.rule import Rule

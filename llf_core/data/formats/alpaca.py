@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.formats.alpaca import ALPACA
-from llf_core.config.declarations.formats.openai import OPENAI
+from llf_core.config.declarations.formats import ALPACA, OPENAI
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import (
     ANSWER,

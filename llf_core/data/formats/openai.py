@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.declarations.formats.openai import OPENAI
+from llf_core.config.declarations.formats import OPENAI
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import (
     Conversation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.formats.sharegpt import SHAREGPT
+from llf_core.config.declarations.formats import SHAREGPT
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import (
     REASONING_FIELDS,

@@ -6,9 +6,7 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.config.declarations.stages.grpo import GRPOOptions
-from llf_core.config.declarations.stages.rloo import RLOOOptions
-from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
+from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS, GRPOOptions, RLOOOptions
 from llf_core.config.rules.evaluation_metrics import best_metric
 from llf_core.config.rules.sampling import parse_reward_weights
 from llf_core.stages.base.ranks import rank, world_size

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from llf_core.config.chat_templates import entries, template_names
-from llf_core.config.declarations.formats.openai import OPENAI
+from llf_core.config.declarations.formats import OPENAI
 from llf_core.data import prepare
 from llf_core.data.answer_ranges import render_answers
 from llf_core.data.chat_template import choose_template

@@ -243,15 +243,15 @@ def test_a_rank_that_fits_is_not_mentioned(keys, tiny_model_dir):
 
 def test_narrow_gates_of_experts_do_not_limit_the_rank():
     """Of Qwen2-MoE's shapes: a gate of one row, and a router, which gets no adapter."""
-    from llf_core.config.declarations.methods.lora import check_shapes
+    from llf_core.config.declarations.methods.lora import lora_check_shapes
 
     experts = {f"model.layers.0.mlp.experts.{n}.up_proj.weight": (1408, 2048) for n in range(60)}
     shapes = experts | {
         "model.layers.0.mlp.gate.weight": (60, 2048),
         "model.layers.0.mlp.shared_expert_gate.weight": (1, 2048),
     }
-    assert check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64}), shapes) is None
-    problem = check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64, "lora_init": "pissa"}), shapes)
+    assert lora_check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64}), shapes) is None
+    problem = lora_check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64, "lora_init": "pissa"}), shapes)
     assert "shared_expert_gate (1 x 2048) has 1" in problem.message
 
 

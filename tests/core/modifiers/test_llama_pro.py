@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
-from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
+from llf_core.config.declarations.modifiers import expanded_blocks
 from llf_core.methods.adapter_targets import adapter_targets
 from llf_core.methods.decoder_blocks import block_list
 from llf_core.models import ModelError

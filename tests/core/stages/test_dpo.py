@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from llf_core.config import RunConfig
-from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
+from llf_core.config.declarations.stages.dpo import PREFERENCE_LOSSES
 from llf_core.config.field_specs import field
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter

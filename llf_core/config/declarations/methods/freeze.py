@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration
-from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
+from llf_core.config.declarations.modifiers import expanded_blocks
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.weight_shapes import LAYER, count
@@ -102,7 +102,7 @@ def trained_weights(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]])
     return {name: shape for name, shape in shapes.items() if trained(name)}
 
 
-def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def freeze_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of `trained_weights`."""
     return count(trained_weights(config, shapes))
 
@@ -115,5 +115,19 @@ FREEZE = MethodDeclaration(
     options=FreezeOptions,
     selects_blocks=True,
     check_shapes=check_layers,
-    trained_parameters=trained_parameters,
+    trained_parameters=freeze_trained_parameters,
+)
+
+
+def full_trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count all parameters."""
+    return count(shapes)
+
+
+FULL = MethodDeclaration(
+    name="full",
+    label="full (every parameter)",
+    summary="Trains every weight. Learns the most and needs the most memory.",
+    implementation="llf_core.methods.full:Full",
+    trained_parameters=full_trained_parameters,
 )

@@ -1,20 +1,27 @@
-"""LoRA (arXiv 2106.09685), with rsLoRA (arXiv 2312.03732) and DoRA (arXiv 2402.09353)."""
+"""LoRA (arXiv 2106.09685), with rsLoRA (arXiv 2312.03732) and DoRA (arXiv 2402.09353).
+
+The rank of LoRA and AdaLoRA.
+
+AdaLoRA (arXiv 2303.10512): LoRA as a singular value decomposition whose ranks are moved to where they matter.
+
+VeRA (arXiv 2310.11454): LoRA whose matrices are random, frozen and shared by all layers; two vectors are trained.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
-from llf_core.config.declarations.methods.matrix_rank import check_rank, modules, new_targets
-from llf_core.config.option import Names, Section, option
+from llf_core.config.option import Names, Section, Steps, option
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule, no_effect
 from llf_core.config.weight_shapes import expert_weights, targeted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from llf_core.config.problem import Severity
     from llf_core.config.values import ConfigValues
 
 
@@ -106,7 +113,7 @@ LIKE_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj"})
 """Layers whose names PEFT takes for those of experts, see `methods.adapter_targets`."""
 
 
-def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def lora_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the LoRA matrices, without modules that are trained in full (`additional_target`).
 
     `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1), and as much for each
@@ -119,8 +126,8 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     experts = expert_weights(shapes, options.lora_target)
     routers = {f"{name.partition('.experts.')[0]}.gate.weight" for name in experts}
     layers = targeted(shapes, options.lora_target)
-    adapted = experts.values() if tuner(config).on_parameters else ()
-    if not tuner(config).on_parameters and any(".shared_experts." in name for name in shapes):
+    adapted = experts.values() if lora_tuner(config).on_parameters else ()
+    if not lora_tuner(config).on_parameters and any(".shared_experts." in name for name in shapes):
         layers = {name: shape for name, shape in layers.items() if name.split(".")[-2] not in LIKE_EXPERTS}
     linear = [shape for name, shape in layers.items() if name not in routers]
     matrices = sum(map(sum, linear)) + sum(number * (out + inputs) for number, out, inputs in adapted)
@@ -130,11 +137,12 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 
 CHANGES_BASE = frozenset({"pissa", "olora", "corda"})
 """Initializations that subtract the initial adapter from the base."""
+
 READS_DATA = frozenset({"corda", "eva"})
 """Initializations that run training data through the model."""
+
 NOT_ZERO = CHANGES_BASE | {"orthogonal", "loftq"}
 """Initializations after which the model without its adapter is not the model before its first step."""
-
 
 FROM_FACTORS = CHANGES_BASE | {"loftq"}
 """Initializations with as many singular vectors of each weight as the rank."""
@@ -160,7 +168,7 @@ def stored_alpha(alpha: float) -> float:
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
-def tuner(config: ConfigValues) -> Tuner:
+def lora_tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's LoRA options ask for."""
     options = config.options(LoRAOptions)
     return Tuner(
@@ -178,7 +186,7 @@ def tuner(config: ConfigValues) -> Tuner:
     )
 
 
-def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+def lora_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
     """Check the rank against the shapes of the targets, see `check_rank`.
 
     An initialization has no more singular vectors of a weight than its shorter side, and no more components of its
@@ -203,12 +211,14 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 FOUR_BITS, EIGHT_BITS = 4, 8
+
 DORA_IN_8_BITS = (
     "DoRA cannot be trained beside weights in 8 bits on a CPU: PEFT and bitsandbytes lose their scales with the first "
     "step. Expected `quantization_bit: 4`, or LoRA without DoRA."
 )
 PLAIN = (Fix("Use the default", {"lora_init": "default"}),)
-RULES = (
+
+LORA_RULES = (
     Rule(
         ("lora_init", "adapter_name_or_path"),
         lambda c: c.get("lora_init") != "default" and c.method.finetuning_type == "lora" and not _init(c),
@@ -306,6 +316,59 @@ RULES = (
         lambda c: c.method.finetuning_type == "lora" and c.get("loraplus_lr_ratio") is None,
     ),
 )
+
+SMALLEST_SHARE = 0.02
+"""Share of superfluous parameters without a note, since some gates are one row; chosen by hand."""
+
+
+def check_rank(
+    config: ConfigValues, key: str, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
+) -> Problem | None:
+    """Check that the rank of a new adapter is not above the shorter sides of its targets.
+
+    A matrix `[out, in]` has at most the rank min(out, in), and so has its update. PEFT trains more columns without a
+    message. A warning if the rank is above the shorter side of every target, a note if it is above some.
+
+    Args:
+        key: the option of the rank, such as `lora_rank`.
+        shapes: shape of each weight of the model, by its name.
+        requested: names of the target modules, or `all`.
+    """
+    targets = new_targets(config, shapes, requested)
+    rank = int(config.get(key))
+    narrow = {name: shape for name, shape in targets.items() if min(shape) < rank}
+    superfluous = sum((rank - min(shape)) * sum(shape) for shape in narrow.values())
+    if superfluous <= SMALLEST_SHARE * rank * sum(sum(shape) for shape in targets.values()):
+        return None
+    everywhere = len(narrow) == len(targets)
+    sides = sorted({min(shape) for shape in narrow.values()})
+    highest = sides[-1] if everywhere else sides[0]
+    shown = f"{sides[0]} to {sides[-1]}" if len(sides) > 1 else f"{highest}"
+    message = (
+        f"`{key}` is {rank}, above the shorter side of {'every target' if everywhere else modules(narrow)} ({shown}). "
+        "The update of a matrix has no higher rank, so the columns beyond it use memory and learn nothing more. "
+        f"Expected at most {highest}."
+    )
+    fixes = (Fix(f"Set to {highest}", {key: highest}),)
+    severity: Severity = "warning" if everywhere else "note"
+    return Problem("violation", key, rank, message, fixes, severity, keys=(key, "model_name_or_path"))
+
+
+def new_targets(
+    config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Select the weights that a new adapter is put on; none where the config continues an adapter."""
+    if config.get("adapter_name_or_path") and not config.method.create_new_adapter:
+        return {}
+    return targeted(shapes, requested)
+
+
+def modules(names: Collection[str]) -> str:
+    """Format the modules of weights for a message: `k_proj and v_proj`."""
+    *others, last = sorted({name.removesuffix(".weight").rpartition(".")[2] for name in names})
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 LORA = MethodDeclaration(
     name="lora",
     label="lora (an adapter)",
@@ -313,11 +376,222 @@ LORA = MethodDeclaration(
     paper="arXiv 2106.09685",
     implementation="llf_core.methods.lora:LoRA",
     options=LoRAOptions,
-    rules=RULES,
+    rules=LORA_RULES,
     frozen_base=True,
     adapter=True,
     rank_key="lora_rank",
-    tuner=tuner,
-    check_shapes=check_shapes,
-    trained_parameters=trained_parameters,
+    tuner=lora_tuner,
+    check_shapes=lora_check_shapes,
+    trained_parameters=lora_trained_parameters,
+)
+
+
+class AdaLoRAOptions(Section):
+    """Options of AdaLoRA adapters."""
+
+    adalora_rank: int = option(
+        8,
+        label="Target rank",
+        help="Mean rank of the matrices at the end.",
+        minimum=1,
+        maximum=65_536,
+        level="basic",
+    )
+    adalora_initial_rank: int = option(
+        12,
+        label="Initial rank",
+        help="Rank of each matrix at the start, above the target rank. Typical: 1.5 times the target rank.",
+        minimum=1,
+        maximum=65_536,
+        level="basic",
+    )
+    adalora_warmup_steps: Steps = option(
+        0.1,
+        label="Steps before pruning",
+        help="Steps at the initial rank; below 1 a share of all steps.",
+        unit="steps",
+        minimum=0,
+    )
+    adalora_final_steps: Steps = option(
+        0.3,
+        label="Steps after pruning",
+        help="Steps at the end that leave the ranks as they are; below 1 a share of all steps.",
+        unit="steps",
+        minimum=0,
+    )
+    adalora_interval: int = option(
+        1,
+        label="Pruning interval",
+        help="Steps between two changes of the ranks.",
+        unit="steps",
+        minimum=1,
+    )
+    adalora_dropout: float = option(
+        0.0,
+        label="AdaLoRA dropout",
+        help="Dropout probability on the adapter's inputs.",
+        minimum=0,
+        below=1,
+    )
+    adalora_orthogonality: float = option(
+        0.5,
+        label="Orthogonality weight",
+        help="Weight γ of the penalty that keeps the singular vectors orthogonal (AdaLoRA, eq. 4).",
+        minimum=0,
+    )
+    adalora_target: Names = option(
+        ("all",),
+        label="Target modules",
+        help="Names of the linear layers that get an adapter, or `all` for every one except the output head.",
+        level="basic",
+    )
+
+
+def adalora_tuner(config: ConfigValues) -> Tuner:
+    """The adapter of PEFT that a config's AdaLoRA options ask for, without the schedule, which needs the run's steps.
+
+    `lora_alpha` is twice the initial rank, chosen by hand as the default of LoRA here.
+    """
+    options = config.options(AdaLoRAOptions)
+    return Tuner(
+        "ADALORA",
+        {
+            "init_r": options.adalora_initial_rank,
+            "target_r": options.adalora_rank,
+            "lora_alpha": 2 * options.adalora_initial_rank,
+            "lora_dropout": options.adalora_dropout,
+            "deltaT": options.adalora_interval,
+            "orth_reg_weight": options.adalora_orthogonality,
+            "total_step": 1,
+        },
+        target_key="adalora_target",
+        targets=options.adalora_target,
+    )
+
+
+def adalora_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the singular vectors and values of each target, `rank * (in + out + 1)` (arXiv 2303.10512, section 3.1)."""
+    options = config.options(AdaLoRAOptions)
+    targets = targeted(shapes, options.adalora_target, experts=False)
+    return options.adalora_initial_rank * sum(sum(shape) + 1 for shape in targets.values())
+
+
+def adalora_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check the initial rank against the shapes of the targets, see `check_rank`."""
+    return check_rank(config, "adalora_initial_rank", shapes, config.options(AdaLoRAOptions).adalora_target)
+
+
+ADALORA_RULES = (
+    Rule(
+        ("optim", "finetuning_type"),
+        lambda c: c.method.finetuning_type == "adalora" and optimizer_of(c).layerwise(c),
+        lambda c: (
+            f"{optimizer_of(c).label} frees each gradient in the backward pass, and AdaLoRA chooses ranks by the "
+            "gradients after it. Expected an optimizer without layer-wise updates."
+        ),
+        (Fix("Use LoRA", {"finetuning_type": "lora"}),),
+    ),
+    Rule(
+        ("adalora_initial_rank", "adalora_rank"),
+        lambda c: c.method.finetuning_type == "adalora" and c.get("adalora_initial_rank") < c.get("adalora_rank"),
+        lambda c: (
+            f"AdaLoRA lowers the ranks from `adalora_initial_rank` ({c.get('adalora_initial_rank')}) to `adalora_rank` "
+            f"({c.get('adalora_rank')}). Expected the first to be at least the second."
+        ),
+        lambda c: (
+            Fix(
+                f"Begin with rank {3 * c.get('adalora_rank') // 2}",
+                {"adalora_initial_rank": 3 * c.get("adalora_rank") // 2},
+            ),
+        ),
+    ),
+    Rule(
+        ("stage", "finetuning_type"),
+        lambda c: c.method.finetuning_type == "adalora" and stage_of(c).samples_groups,
+        lambda c: (
+            f"TRL makes the steps of stage {c.stage.stage}, and does not add AdaLoRA's penalty to its gradients. "
+            "Expected another method, such as lora."
+        ),
+        (Fix("Use LoRA", {"finetuning_type": "lora"}),),
+    ),
+    Rule(
+        ("adalora_final_steps", "adalora_warmup_steps"),
+        lambda c: (
+            c.method.finetuning_type == "adalora"
+            and max(c.get("adalora_final_steps"), c.get("adalora_warmup_steps")) < 1
+            and c.get("adalora_final_steps") + c.get("adalora_warmup_steps") >= 1
+        ),
+        "The steps before and after pruning are all there are, so no rank would be lowered. Expected shares whose sum "
+        "is below 1.",
+        (Fix("Use 0.1 and 0.3", {"adalora_warmup_steps": 0.1, "adalora_final_steps": 0.3}),),
+    ),
+)
+
+ADALORA = MethodDeclaration(
+    name="adalora",
+    label="adalora (ranks that move)",
+    summary="LoRA that takes rank from weights where it matters little. For a given adapter size; slower than LoRA.",
+    paper="arXiv 2303.10512",
+    implementation="llf_core.methods.adalora:AdaLoRA",
+    options=AdaLoRAOptions,
+    rules=ADALORA_RULES,
+    frozen_base=True,
+    adapter=True,
+    rank_key="adalora_initial_rank",
+    tuner=adalora_tuner,
+    check_shapes=adalora_check_shapes,
+    trained_parameters=adalora_trained_parameters,
+)
+
+
+class VeRAOptions(Section):
+    """Options of VeRA adapters."""
+
+    vera_rank: int = option(
+        256,
+        label="VeRA rank",
+        help="Rank of the shared random matrices. High ranks cost little, since only vectors are trained.",
+        minimum=1,
+        maximum=65_536,
+        level="basic",
+    )
+    vera_dropout: float = option(
+        0.0,
+        label="VeRA dropout",
+        help="Dropout probability on the adapter's inputs.",
+        minimum=0,
+        below=1,
+    )
+    vera_target: Names = option(
+        ("all",),
+        label="Target modules",
+        help="Names of the linear layers that get an adapter, or `all` for every one except the output head.",
+        level="basic",
+    )
+
+
+def vera_tuner(config: ConfigValues) -> Tuner:
+    """The adapter of PEFT that a config's VeRA options ask for, saved with its random matrices."""
+    options = config.options(VeRAOptions)
+    given = {"r": options.vera_rank, "vera_dropout": options.vera_dropout, "save_projection": True}
+    return Tuner("VERA", given, target_key="vera_target", targets=options.vera_target)
+
+
+def vera_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the two vectors of each target: `rank` and `out` numbers (VeRA, arXiv 2310.11454, section 3)."""
+    options = config.options(VeRAOptions)
+    return sum(options.vera_rank + out for out, _ in targeted(shapes, options.vera_target, experts=False).values())
+
+
+VERA = MethodDeclaration(
+    name="vera",
+    label="vera (two vectors a layer)",
+    summary="LoRA with shared random matrices: about a tenth of its trained parameters, at a higher learning rate.",
+    paper="arXiv 2310.11454",
+    implementation="llf_core.methods.peft_tuner:PeftTuner",
+    options=VeRAOptions,
+    frozen_base=True,
+    adapter=True,
+    tuner=vera_tuner,
+    trained_parameters=vera_trained_parameters,
 )

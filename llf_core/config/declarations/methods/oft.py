@@ -1,20 +1,24 @@
-"""OFT (arXiv 2306.07280): trained rotations of the inputs of each weight, in blocks."""
+"""OFT (arXiv 2306.07280): trained rotations of the inputs of each weight, in blocks.
+
+Blocks of OFT and BOFT, which divide the inputs of each target.
+
+BOFT (arXiv 2311.06243): OFT whose rotation is a product of sparse ones, arranged as a butterfly.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
-from llf_core.config.declarations.methods.orthogonal import check_divides
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix
+from llf_core.config.problem import Fix, Problem
 from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import targeted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from llf_core.config.problem import Problem
     from llf_core.config.values import ConfigValues
 
 BLOCK_SIZE = 32
@@ -61,7 +65,7 @@ class OFTOptions(Section):
     )
 
 
-def tuner(config: ConfigValues) -> Tuner:
+def oft_tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's OFT options ask for."""
     options = config.options(OFTOptions)
     return Tuner(
@@ -76,14 +80,14 @@ def tuner(config: ConfigValues) -> Tuner:
     )
 
 
-def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+def oft_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
     """Check that the blocks divide the inputs of every target."""
     options = config.options(OFTOptions)
     key = "oft_rank" if options.oft_rank else "oft_block_size"
     return check_divides(key, config.get(key), shapes, options.oft_target) if config.get(key) else None
 
 
-def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def oft_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the angles of the rotations: in (b - 1) / 2 of a target with blocks of b inputs (OFT, arXiv 2306.07280)."""
     options = config.options(OFTOptions)
     inputs = [shape[1] for shape in targeted(shapes, options.oft_target, experts=False).values()]
@@ -91,7 +95,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     return sum(size * (block - 1) // 2 for size, block in zip(inputs, sizes, strict=True))
 
 
-RULES = (
+OFT_RULES = (
     Rule(
         ("oft_rank", "oft_block_size"),
         lambda c: c.method.finetuning_type == "oft" and bool(c.get("oft_rank")) == bool(c.get("oft_block_size")),
@@ -103,6 +107,28 @@ RULES = (
         ),
     ),
 )
+
+
+def check_divides(
+    key: str, value: int, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
+) -> Problem | None:
+    """Check that `value`, a number of blocks or the size of one, divides the inputs of every target, as PEFT asks."""
+    targets = targeted(shapes, requested, experts=False)
+    inputs = {shape[1]: name.removesuffix(".weight").rsplit(".", 1)[-1] for name, shape in sorted(targets.items())}
+    odd = min((size for size in inputs if size % value), default=None)
+    if odd is None:
+        return None
+    common = math.gcd(*inputs)
+    divisors = [one for one in range(1, common + 1) if common % one == 0]
+    near = min(divisors, key=lambda one: abs(one - value))
+    message = (
+        f"`{key}` is {value}, which does not divide the {odd} inputs of {inputs[odd]}. Expected a divisor of the "
+        f"inputs of every target, such as {near}."
+    )
+    fixes = (Fix(f"Set to {near}", {key: near}),)
+    return Problem("violation", key, value, message, fixes, keys=(key, "model_name_or_path"))
+
+
 OFT = MethodDeclaration(
     name="oft",
     label="oft (rotations)",
@@ -110,10 +136,91 @@ OFT = MethodDeclaration(
     paper="arXiv 2306.07280",
     implementation="llf_core.methods.peft_tuner:PeftTuner",
     options=OFTOptions,
-    rules=RULES,
+    rules=OFT_RULES,
     frozen_base=True,
     adapter=True,
-    tuner=tuner,
-    check_shapes=check_shapes,
-    trained_parameters=trained_parameters,
+    tuner=oft_tuner,
+    check_shapes=oft_check_shapes,
+    trained_parameters=oft_trained_parameters,
+)
+
+
+class BOFTOptions(Section):
+    """Options of BOFT adapters."""
+
+    boft_block_size: int = option(
+        4,
+        label="BOFT block size",
+        help="Inputs that are rotated together. Larger blocks can learn more and use more memory.",
+        minimum=1,
+        maximum=65_536,
+        level="basic",
+    )
+    boft_n_butterfly_factor: int = option(
+        1,
+        label="Butterfly factors",
+        help="Number of rotations that follow each other. More than 1 needs an NVIDIA GPU, PEFT's extension and nvcc.",
+        minimum=1,
+        maximum=16,
+    )
+    boft_dropout: float = option(
+        0.0,
+        label="BOFT dropout",
+        help="Share of the blocks that are left unrotated in each training step.",
+        minimum=0,
+        below=1,
+    )
+    boft_target: Names = option(
+        ("all",),
+        label="Target modules",
+        help="Names of the linear layers that get an adapter, or `all` for every one except the output head.",
+        level="basic",
+    )
+
+
+def boft_tuner(config: ConfigValues) -> Tuner:
+    """The adapter of PEFT that a config's BOFT options ask for."""
+    options = config.options(BOFTOptions)
+    names = ("boft_block_size", "boft_n_butterfly_factor", "boft_dropout")
+    given = {name: getattr(options, name) for name in names}
+    return Tuner("BOFT", given, target_key="boft_target", targets=options.boft_target)
+
+
+def boft_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check that the blocks divide the inputs of every target."""
+    options = config.options(BOFTOptions)
+    return check_divides("boft_block_size", options.boft_block_size, shapes, options.boft_target)
+
+
+def boft_trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the blocks, in * b for each factor of a target (arXiv 2311.06243), and a scale for each output, as PEFT."""
+    options = config.options(BOFTOptions)
+    each = options.boft_block_size * options.boft_n_butterfly_factor
+    return sum(out + inputs * each for out, inputs in targeted(shapes, options.boft_target, experts=False).values())
+
+
+BOFT_RULES = (
+    Rule(
+        ("boft_n_butterfly_factor", "use_cpu"),
+        lambda c: (
+            c.method.finetuning_type == "boft" and c.get("boft_n_butterfly_factor") > 1 and bool(c.training.use_cpu)
+        ),
+        "Several butterfly factors need PEFT's extension for NVIDIA GPUs, but `use_cpu` is true. Expected 1.",
+        (Fix("Set to 1", {"boft_n_butterfly_factor": 1}),),
+    ),
+)
+
+BOFT = MethodDeclaration(
+    name="boft",
+    label="boft (rotations and scales)",
+    summary="As OFT, with small blocks and a scale for each output. Few parameters; slower than OFT on wide models.",
+    paper="arXiv 2311.06243",
+    implementation="llf_core.methods.peft_tuner:PeftTuner",
+    options=BOFTOptions,
+    rules=BOFT_RULES,
+    frozen_base=True,
+    adapter=True,
+    tuner=boft_tuner,
+    check_shapes=boft_check_shapes,
+    trained_parameters=boft_trained_parameters,
 )

@@ -1,12 +1,18 @@
-"""The optimizers that transformers builds by their names: torch's, its own, and those of bitsandbytes."""
+"""The optimizers that transformers builds by their names: torch's, its own, and those of bitsandbytes.
+
+torchao's AdamW with a state of few bits, which transformers builds.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration
-from llf_core.config.declarations.optimizers.moments import moments
+from llf_core.config.declarations.optimizers.adam_variants import moments
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
 from llf_core.config.rules.mappings import optimizer_options
+from llf_core.config.rules.process import lacks_compiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,8 +20,10 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import OptimizerMemory
     from llf_core.config.values import ConfigValues
 
+
 TWO, THREE, ONE, NONE = 8.0, 12.0, 4.0, 0.0
 """Bytes for each trained parameter: Adam keeps two moments in float32, AdEMAMix three, Lion and RMSprop one."""
+
 FACTORED = 0.1
 """Bytes for each trained parameter: Adafactor keeps row and column means of the second moment."""
 BITSANDBYTES = ("bitsandbytes",)
@@ -48,6 +56,7 @@ _ROWS: tuple[tuple[str, str, float, tuple[str, ...], str, str], ...] = (
     ("paged_ademamix_32bit", "AdEMAMix, paged state (bitsandbytes)", THREE, BITSANDBYTES, PAGED, ADEMAMIX),
 )  # fmt: skip
 """Name, label, bytes of state for each trained parameter, packages, summary and paper."""
+
 _MORE = ("momentum", "centered")
 """Options of `optim_args` with which torch's SGD and RMSprop keep one more tensor for each parameter."""
 
@@ -77,4 +86,39 @@ TRANSFORMERS = tuple(
         paper=paper,
     )
     for name, label, state_bytes, packages, summary, paper in _ROWS
+)
+
+EIGHT_BITS, FOUR_BITS = 2 * (1 + 4 / 256), 2 * (0.5 + 4 / 128)
+"""Bytes for each trained parameter: two moments with a float32 scale for each block of values."""
+NAMES = ("adamw_torch_8bit", "adamw_torch_4bit")
+
+RULES = (
+    Rule(
+        ("optim", "use_cpu"),
+        lambda config: config.optimizer.optim in NAMES and lacks_compiler(config),
+        "torchao compiles its optimizers, which needs a C++ compiler on a CPU, and this machine has none. Expected g++ "
+        "or clang++.",
+        (Fix("Use 8-bit AdamW of bitsandbytes", {"optim": "adamw_8bit"}),),
+        severity="warning",
+    ),
+)
+
+TORCHAO = (
+    OptimizerDeclaration(
+        name="adamw_torch_8bit",
+        label="AdamW, 8-bit state (torchao)",
+        summary="AdamW with a quarter of its state, in plain PyTorch. Take it where bitsandbytes has no kernels.",
+        paper="arXiv 2110.02861",
+        state_bytes=EIGHT_BITS,
+        rules=RULES,
+        packages=("torchao",),
+    ),
+    OptimizerDeclaration(
+        name="adamw_torch_4bit",
+        label="AdamW, 4-bit state (torchao)",
+        summary="AdamW with an eighth of its state, in plain PyTorch. Take it where 8 bits do not fit.",
+        paper="arXiv 2309.01507",
+        state_bytes=FOUR_BITS,
+        packages=("torchao",),
+    ),
 )

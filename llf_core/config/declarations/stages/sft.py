@@ -1,11 +1,15 @@
-"""Supervised fine-tuning, and the losses that weight its tokens (DFT, EAFT, ASFT)."""
+"""Supervised fine-tuning, and the losses that weight its tokens (DFT, EAFT, ASFT).
+
+Knowledge distillation (arXiv 1503.02531, 2306.13649).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import StageDeclaration
-from llf_core.config.option import Section, option
+from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.reference_model import named_reference, names_reference
 from llf_core.config.rule import Rule, no_effect
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config.values import ConfigValues
+
 
 SWITCHES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
 """Keys of the losses that replace the plain cross-entropy; at most one is on."""
@@ -76,7 +81,7 @@ def _anchors(config: ConfigValues) -> bool:
     return config.stage.stage == "sft" and bool(config.get("use_asft_loss"))
 
 
-RULES = (
+SFT_RULES = (
     Rule(
         SWITCHES,
         lambda c: len(_selected(c)) > 1,
@@ -108,12 +113,13 @@ RULES = (
     no_effect(SFTOptions, "eaft_alpha", "use_eaft_loss: true", lambda c: _plain(c, "use_eaft_loss")),
     no_effect(SFTOptions, "asft_alpha", "use_asft_loss: true", lambda c: _plain(c, "use_asft_loss")),
 )  # fmt: skip
+
 SFT = StageDeclaration(
     name="sft",
     label="sft (supervised fine-tuning on responses)",
     implementation="llf_core.stages.sft:SFT",
     options=SFTOptions,
-    rules=RULES,
+    rules=SFT_RULES,
     data_kind="answers",
     token_accuracy=True,
     likelihood_metric=lambda config: "sft_loss" if _weights_tokens(config) else "loss",
@@ -121,4 +127,85 @@ SFT = StageDeclaration(
     holds_reference=_anchors,
     has_reference=True,
     second_model=lambda config: named_reference(config) if _anchors(config) else None,
+)
+
+PT = StageDeclaration(
+    name="pt",
+    label="pt (pre-training on plain text)",
+    implementation="llf_core.stages.pt:PT",
+    data_kind="texts",
+    token_accuracy=True,
+    perplexity=True,
+)
+
+
+class KDOptions(Section):
+    """Options of knowledge distillation."""
+
+    teacher_model: str | None = option(
+        None,
+        unset="a hub id or a folder",
+        label="Teacher model",
+        help="Model to distil from: a hub id or folder, with the same tokenizer as the model that is trained.",
+        level="basic",
+        path="model",
+    )
+    teacher_model_adapters: Names | None = option(
+        None,
+        unset="none",
+        label="Teacher adapters",
+        help="Adapters to merge into the teacher model.",
+        path="adapters",
+    )
+    teacher_model_quantization_bit: Literal[4, 8] | None = option(
+        None,
+        unset="none",
+        label="Teacher bits",
+        help="Loads the teacher model quantized to 4 or 8 bits.",
+        choices=(4, 8),
+    )
+    kd_alpha: float = option(
+        0.5,
+        label="Distillation weight",
+        help="Weight of the distillation loss. 1 uses the teacher only, 0 the answers of the data only.",
+        minimum=0,
+        maximum=1,
+        level="basic",
+    )
+    kd_temperature: float = option(
+        1.0,
+        label="Temperature",
+        help="Softmax temperature of teacher and student. Above 1, unlikely tokens count more.",
+        above=0,
+    )
+    kd_beta: float = option(
+        0.0,
+        label="Divergence",
+        help=(
+            "Generalized Jensen-Shannon divergence: 0 is the forward KL (covers all modes of the teacher), 1 the "
+            "reverse KL (seeks one)."
+        ),
+        minimum=0,
+        maximum=1,
+    )
+
+
+KD_RULES = (
+    Rule(
+        ("teacher_model", "stage"),
+        lambda c: c.stage.stage == "kd" and not c.get("teacher_model"),
+        "Stage kd needs a teacher model, and none is set. Expected a model with the same tokenizer.",
+        (Fix("Train on the responses only", {"stage": "sft"}),),
+    ),
+)
+
+KD = StageDeclaration(
+    name="kd",
+    label="kd (knowledge distillation from a teacher)",
+    implementation="llf_core.stages.kd:KD",
+    options=KDOptions,
+    rules=KD_RULES,
+    token_accuracy=True,
+    second_model=lambda config: "teacher_model" if config.get("teacher_model") else None,
+    other_names=MappingProxyType({"temperature": "kd_temperature", "ref_model": "teacher_model"}),
 )

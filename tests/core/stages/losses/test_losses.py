@@ -11,8 +11,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from llf_core.config.declarations.stages.dpo import LEVEL_TAU
-from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
+from llf_core.config.declarations.stages.dpo import LEVEL_TAU, PREFERENCE_LOSSES
 from llf_core.stages.preference_losses import LOSSES, Pairs, Terms, odds_ratio_loss, rank_differences
 from tests.core.stages.losses.made_up import FIELDS, made_pairs, rows
 

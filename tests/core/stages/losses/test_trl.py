@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
+from llf_core.config.declarations.stages.dpo import PREFERENCE_LOSSES
 from llf_core.stages.preference_losses import LOSSES, Terms, desensitized_sums, odds_ratio_loss
 from tests.core.stages.losses.made_up import Answers, made_pairs, sequences, spread
 from tests.core.stages.losses.test_losses import cut

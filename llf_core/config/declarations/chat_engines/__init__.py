@@ -1,1 +1,0 @@
-"""Declarations of the engines that chat, serve and predict."""

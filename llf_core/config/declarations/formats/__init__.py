@@ -1,1 +1,0 @@
-"""Layouts of a data set's records."""

@@ -1,1 +1,0 @@
-"""Changes to the loaded model beside its method."""
