@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.generation import LEAST_DIVISOR
+from llf_core.config.sections import LEAST_DIVISOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ import yaml
 
 from llf_core.config import ConfigError, fields, validate
 from llf_core.config.model import EMBEDDED, Model
-from llf_core.config.name_checks import known_names
-from llf_core.config.name_checks.hub_cache import snapshots
+from llf_core.config.name_checks import models
+from llf_core.config.name_checks.model_folder import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.registry import stage_of
 from llf_core.runs import Checkpoints, RunFolder, open_run, read_meta
@@ -175,7 +175,7 @@ def _of_name(text: str, home: Path | None, *, reward_models: bool) -> Target:
 
 def _models() -> tuple[str, ...]:
     """Models that may be meant by a misspelled name."""
-    return (EMBEDDED, *known_names.models())
+    return (EMBEDDED, *models.models())
 
 
 def _of_path(path: Path, *, reward_models: bool) -> Target:

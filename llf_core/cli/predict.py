@@ -77,7 +77,7 @@ def _of_config(source: str, overrides: list[str] | None) -> _Asked:
 def _of_run(name: str, overrides: list[str] | None) -> _Asked:
     """Functions among the run's metrics are left out: their code came with the run."""
     from llf_core.chat.target import find_target
-    from llf_core.config.metric_names import declarations_of
+    from llf_core.config.evaluation_keys import declarations_of
     from llf_core.config.read_config import read
     from llf_core.runs import open_run
     from llf_core.runs.config_file import run_config

@@ -207,7 +207,7 @@ def runs_resume(
     A run of another machine is fetched from its copy (sync_to) first: llf runs resume s3://bucket/RUN. Reward functions
     can be replaced, for example one whose error ended the run.
     """
-    from llf_core.config.sync_place import is_place
+    from llf_core.config.sections import is_place
 
     found = _fetched(run) if is_place(run) else attach_run(run)
     with in_a_sentence():

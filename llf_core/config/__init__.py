@@ -2,8 +2,7 @@
 
 from llf_core.config.field_specs import FieldSpec, fields
 from llf_core.config.presets import Preset, preset, presets
-from llf_core.config.problem import ConfigError, Fix, Problem
-from llf_core.config.rule import Rule
+from llf_core.config.rule import ConfigError, Fix, Problem, Rule
 from llf_core.config.run_config import Report, RunConfig, validate
 from llf_core.config.schema import schema
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.declarations.methods.lora import CHANGES_BASE
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.known_names import family_of
 from llf_core.config.name_checks.model_folder import folder_of, settings_of
-from llf_core.config.name_checks.models import is_path
+from llf_core.config.name_checks.models import family_of, is_path
 from llf_core.config.new_tokens import adds_tokens
 from llf_core.config.number_format import exact
 from llf_core.config.paths import expanded

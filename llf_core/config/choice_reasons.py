@@ -10,7 +10,7 @@ from llf_core.config.field_specs import field
 from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 from llf_core.config.rules import all_rules
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import Declaration
     from llf_core.config.quantizers import Quantizer
     from llf_core.config.rule import Rule
-    from llf_core.config.strategies import Strategy
+    from llf_core.config.sections import Strategy
     from llf_core.config.values import ConfigValues
 
 QUANTIZER_KEY, STRATEGY_KEY = "quantization_method", "strategy"

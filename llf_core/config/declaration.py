@@ -14,8 +14,7 @@ from llf_core.user_error import BAD_CONFIG, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llf_core.config.problem import Problem
-    from llf_core.config.rule import Rule
+    from llf_core.config.rule import Problem, Rule
     from llf_core.config.values import ConfigValues
 
 ImplementationT = TypeVar("ImplementationT")

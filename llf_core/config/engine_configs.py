@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.classify_key import show
 from llf_core.config.option import flag, same_value
 from llf_core.config.paths import expanded, is_there
-from llf_core.config.problem import Problem
+from llf_core.config.rule import Problem
 from llf_core.untrusted import NotPlainError, read_text
 from llf_core.untrusted.plain_yaml import yaml_value
 

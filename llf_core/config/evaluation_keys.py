@@ -1,13 +1,16 @@
-"""Keys by which a config file asks for an evaluation or predictions instead of a training run."""
+"""Keys by which a config file asks for an evaluation or predictions, and the names of metrics."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.declaration import MetricDeclaration
 from llf_core.config.option import flag, split_names
+from llf_core.config.registry import declared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
 
 EVALUATION_KEYS = frozenset({
     "task", "task_dir", "batch_size", "lang", "n_shot", "save_dir", "download_mode",
@@ -57,3 +60,25 @@ def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
         asked |= {"dataset": evaluated}
         asked.pop("val_size", None)
     return asked
+
+
+def declarations_of(name: str) -> list[MetricDeclaration]:
+    """The declarations of one metric or of all in a group; empty for any other name, such as a function's."""
+    return [one for one in declared(MetricDeclaration).values() if name and name in {one.name, one.group}]
+
+
+def known_names() -> list[str]:
+    """Names of all declared metrics and groups: groups and metrics in no group first, then the metrics of groups."""
+    every = declared(MetricDeclaration).values()
+    return list(dict.fromkeys([*(one.group or one.name for one in every), *(one.name for one in every)]))
+
+
+def function_name(name: str) -> str:
+    """Name of the function that `f` or `file.py:f` in `metrics` means, in results and in `code/`."""
+    return name.rpartition(":")[2]
+
+
+def is_in_file(name: str) -> bool:
+    """Whether a name in `metrics` is that of a function in a file, `file.py:f`."""
+    path, _, function = name.rpartition(":")
+    return path.endswith(".py") and function.isidentifier()

@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from llf_core.config.chat import Chat
 from llf_core.config.data import Data
 from llf_core.config.declaration import Declaration, MethodDeclaration, PluginError, StageDeclaration
 from llf_core.config.did_you_mean import did_you_mean
-from llf_core.config.evaluation import Evaluation
-from llf_core.config.generation import Generation
-from llf_core.config.launch import Launch
-from llf_core.config.method import MethodSection
 from llf_core.config.model import Model
 from llf_core.config.number_format import exact
-from llf_core.config.optimizer import OptimizerSection
 from llf_core.config.option import META, Level, Origin, PathKind, Section, split_names
 from llf_core.config.registry import DECLARATION_TYPES, all_declared, declared
+from llf_core.config.sections import Chat, Evaluation, Generation, Launch, MethodSection, OptimizerSection
 from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
 

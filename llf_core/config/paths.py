@@ -4,8 +4,9 @@ import fnmatch
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
-from llf_core.config.metric_names import is_in_file
+from llf_core.config.evaluation_keys import is_in_file
 from llf_core.config.model import EMBEDDED
 
 if TYPE_CHECKING:
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", *COMPRESSED)
+
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
+
 CELL_ROWS_FILE = re.compile(r"rows-[0-9a-f]{16}\.parquet")
 """File of rows from a cell, named after their fingerprint."""
+
 ONLINE, REMOTE = "ONLINE", "REMOTE:"
 """Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
 MARKS = ("./", "../", "/", "~")
@@ -81,3 +85,22 @@ def _join(base: Path, value: str) -> Path:
         else:
             parts.append(part)
     return Path(*parts)
+
+
+USER = re.compile(r"^(//)?[^/?#@]*:[^/@]*@")
+"""User name and password at the start of an address without a scheme."""
+
+
+def without_secrets(address: str) -> str:
+    """Remove user name, password, query and fragment from a URL: any of them may be secret.
+
+    A name or path stays as it is unless it begins with a user name and password. `a URL` if it cannot be parsed.
+    """
+    if "://" not in address:
+        return USER.sub("", address)
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # no number where a password has a `/`, `?` or `#` that ends the part before it
+    except ValueError:  # also `http://[::1`
+        return "a URL"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
+from llf_core.config.classify_key import without_renamed
 from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
-from llf_core.config.problem import Problem
-from llf_core.config.renamed_keys import without_renamed
+from llf_core.config.rule import Problem
 from llf_core.untrusted import MAX_DEPTH, NotPlainError, UnreadableError, json_value, read_text, too_deep
 from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.classify_key import known
 from llf_core.config.field_specs import SECTIONS, fields
-from llf_core.config.known_keys import known
 from llf_core.config.registry import all_declared
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import method_of, stage_of
+from llf_core.config.rule import Fix, Problem
 from llf_core.config.rules.conditions import packs_examples
 
 if TYPE_CHECKING:

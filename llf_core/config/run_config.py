@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.build import validate_as
+from llf_core.config.classify_key import without_renamed
 from llf_core.config.field_specs import fields, is_used, plain
 from llf_core.config.number_format import exact
-from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
-from llf_core.config.renamed_keys import without_renamed
-from llf_core.config.validation import validate_as
+from llf_core.config.rule import ConfigError
 from llf_core.config.values import ConfigValues
 from llf_core.untrusted import BIDI_CONTROLS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from llf_core.config.problem import Kind, Problem
+    from llf_core.config.rule import Kind, Problem
 
 ALWAYS_SHOWN = ("model_name_or_path", "stage", "finetuning_type")
 ORDER = {"error": 0, "warning": 1, "note": 2}

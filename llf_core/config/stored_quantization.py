@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from llf_core.config import quantizers
 from llf_core.config.peft_tuners import supports, tuner
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.quantizers import stored_quantizer
 from llf_core.config.registry import method_of
-from llf_core.config.strategies import SHARDED_QUANTIZER, STRATEGIES
+from llf_core.config.rule import Fix, Problem
+from llf_core.config.sections import SHARDED_QUANTIZER, STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,14 +9,9 @@ from llf_core.config.option import Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config.chat import Chat
     from llf_core.config.data import Data
-    from llf_core.config.evaluation import Evaluation
-    from llf_core.config.generation import Generation
-    from llf_core.config.launch import Launch
-    from llf_core.config.method import MethodSection
     from llf_core.config.model import Model
-    from llf_core.config.optimizer import OptimizerSection
+    from llf_core.config.sections import Chat, Evaluation, Generation, Launch, MethodSection, OptimizerSection
     from llf_core.config.stage import StageSection
     from llf_core.config.training import Training
 

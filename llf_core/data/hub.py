@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks.repository import fetch_repository_info
+from llf_core.config.name_checks.hub import fetch_repository_info
 from llf_core.data.errors import DataError
 from llf_core.models.errors import NO_CERTIFICATES, lacks_certificates
 from llf_core.models.hub import INVALID_RESPONSE

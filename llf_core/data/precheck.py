@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llf_core.config import Fix, Problem
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS
+from llf_core.config.name_checks.data_sets import DEMO, DEMO_PAIRS
 from llf_core.config.name_checks.model_folder import folder_of
 from llf_core.config.paths import COMPRESSED
 from llf_core.config.registry import declared

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.classify_key import show
 from llf_core.config.declaration import FormatDeclaration
 from llf_core.config.did_you_mean import did_you_mean, listed
-from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, info_of, locate
+from llf_core.config.name_checks.data_sets import DEMO, DEMO_PAIRS, INFO_FILE, info_of, locate
 from llf_core.config.paths import CELL_ROWS_FILE, ONLINE, REMOTE, is_there
 from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS

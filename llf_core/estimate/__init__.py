@@ -1,6 +1,6 @@
 """Forecasts the resources of a run before it starts, without loading its model. Imports no torch."""
 
-from llf_core.config.stored_shapes import weight_shapes
+from llf_core.config.weight_shapes import weight_shapes
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.available import available_memory
 from llf_core.estimate.devices import Device, device_of, find_devices

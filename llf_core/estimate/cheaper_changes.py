@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration
-from llf_core.config.problem import ConfigError
 from llf_core.config.registry import declared, method_of, optimizer_of, quantizer_of
+from llf_core.config.rule import ConfigError
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import dataclasses
 from copy import copy
 from typing import TYPE_CHECKING
 
-from llf_core.config.problem import ConfigError
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.rule import ConfigError
+from llf_core.config.sections import STRATEGIES
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.cheaper_changes import Change, cheaper_changes
 from llf_core.estimate.devices import device_of, find_devices

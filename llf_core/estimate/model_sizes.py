@@ -9,15 +9,23 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, check_sizes, shapes_from_config
-from llf_core.config.loaded_shapes import loaded_shapes
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.architecture_properties import indexed_limit
 from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_shapes, weight_files
 from llf_core.config.stored_quantization import is_quantized, stays_packed
-from llf_core.config.stored_shapes import weight_shapes
-from llf_core.config.weight_shapes import count
+from llf_core.config.weight_shapes import (
+    MOST_PARAMETERS,
+    ModelSizeError,
+    check_sizes,
+    count,
+    loaded_shapes,
+    read_bytes,
+    read_dtypes,
+    read_shapes,
+    shapes_from_config,
+    weight_files,
+    weight_shapes,
+)
 from llf_core.estimate.model_shapes import architecture, encoder, is_multimodal, language_weights, read_model_config
 from llf_core.model_catalog import find_model
 

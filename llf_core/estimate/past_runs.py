@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.config.name_checks.data_set_location import INFO_FILE, locate
+from llf_core.config.name_checks.data_sets import INFO_FILE, locate
 from llf_core.estimate.example_lengths import ExampleLengths
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, locked, replace_file

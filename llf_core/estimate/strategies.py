@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 from llf_core.estimate.cards import card_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Shares:
     """The processes of a run and what is divided among them.
 
     Attributes:
-        name: a key of `llf_core.config.strategies.STRATEGIES`.
+        name: a key of `llf_core.config.sections.STRATEGIES`.
         ranks: number of processes on all machines.
     """
 

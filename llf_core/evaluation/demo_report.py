@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks.data_set_location import DEMO
+from llf_core.config.name_checks.data_sets import DEMO
 from llf_core.evaluation.answers import Answer, answer_in_child
 from llf_core.runs import RunReader, list_runs
 from llf_core.untrusted import visible

@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from llf_core.config.read_config import dump_yaml
-from llf_core.config.sync_place import scheme_of
+from llf_core.config.sections import scheme_of
 from llf_core.launch.environment import cpu_name, packages
 from llf_core.launch.run import Run
 from llf_core.launch.sync_process import KEY

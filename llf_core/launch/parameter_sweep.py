@@ -50,7 +50,7 @@ def sweep(
         RuntimeError: a run could not be started; the message says how many are queued.
     """
     from llf_core.config import RunConfig
-    from llf_core.config.renamed_keys import without_renamed
+    from llf_core.config.classify_key import without_renamed
     from llf_core.launch.cell_rows import temporary_rows, to_table
     from llf_core.rewards import REWARDS
 

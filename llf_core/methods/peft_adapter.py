@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.adapter_type import check_adapter_type
+from llf_core.config.name_checks.adapters import check_adapter_type
 from llf_core.methods.adapter_targets import saved_modules
 from llf_core.methods.method import keep_trained_weights_exact
 from llf_core.models.errors import ModelError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from llf_core.config.metric_names import declarations_of
+from llf_core.config.evaluation_keys import declarations_of
 from llf_core.user_functions.function_kind import FunctionKind, Parameters, registers_functions
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MetricDeclaration
 from llf_core.config.did_you_mean import did_you_mean
-from llf_core.config.metric_names import declarations_of, function_name, is_in_file, known_names
+from llf_core.config.evaluation_keys import declarations_of, function_name, is_in_file, known_names
 from llf_core.config.paths import expanded
-from llf_core.config.problem import ConfigError, Problem
+from llf_core.config.rule import ConfigError, Problem
 from llf_core.metrics.base_metric import Metric, MetricError
 from llf_core.metrics.decorator import METRICS, PARAMETERS, TRAITS
 from llf_core.user_functions.function_files import StoredFunctionError, function_sources, load_stored_function, run_file

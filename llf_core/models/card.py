@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from llf_core.config.shown_url import without_secrets
+from llf_core.config.paths import without_secrets
 from llf_core.models.embedded_model import EMBEDDED
 
 if TYPE_CHECKING:

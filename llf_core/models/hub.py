@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks.mirrors import HUGGING_FACE
+from llf_core.config.name_checks.hub import HUGGING_FACE, fetch_repository_info
 from llf_core.config.name_checks.models import meant_instead, shown_name
-from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.models.errors import ModelError, connection_line, lacks_certificates
 from llf_core.models.header_check import check_sizes
 from llf_core.models.mirror import mirror_folder, mirror_model

@@ -7,8 +7,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks.hub import offline
-from llf_core.config.name_checks.mirrors import (
+from llf_core.config.name_checks.hub import (
     LISTING,
     REVISION,
     Mirror,
@@ -16,6 +15,7 @@ from llf_core.config.name_checks.mirrors import (
     MirrorFile,
     cache_folder,
     mirror_of,
+    offline,
 )
 from llf_core.config.name_checks.models import may_be_hub_id, meant_instead, shown_name
 from llf_core.models.errors import ModelError, connection_line, first_line

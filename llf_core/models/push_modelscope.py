@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.name_checks.mirrors import MIRRORS
+from llf_core.config.name_checks.hub import MIRRORS
 from llf_core.install_command import install_command
 from llf_core.models.errors import first_line
 from llf_core.models.push_destination import LEFT_OUT, MODELSCOPE, PushError

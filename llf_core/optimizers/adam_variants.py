@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.config.rules.mappings import optimizer_options
+from llf_core.config.rules.conditions import optimizer_options
 from llf_core.optimizers.moments import bias_correction, decay_weights
 from llf_core.optimizers.optimizer import Optimizer, ParameterGroup
 from llf_core.optimizers.per_parameter import PerParameterOptimizer

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from llf_core.config.registry import base_optimizer_of, optimizer_of
-from llf_core.config.rules.optimizers import install_command, missing_packages
+from llf_core.config.rules.optimization import install_command, missing_packages
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:

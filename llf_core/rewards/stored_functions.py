@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field
 from llf_core.config.option import split_names
-from llf_core.config.problem import ConfigError, Fix, Problem
+from llf_core.config.rule import ConfigError, Fix, Problem
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.decorator import REWARDS
 from llf_core.runs.config_file import read_config

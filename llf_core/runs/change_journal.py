@@ -80,7 +80,7 @@ def _step(value: object) -> int:
 
 
 def _prompt(value: object) -> str:
-    from llf_core.config.generation import LONGEST_PROMPT
+    from llf_core.config.sections import LONGEST_PROMPT
 
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
         found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 from llf_core.runs.checkpoints import has_weights
 from llf_core.runs.config_file import run_config
 from llf_core.runs.parameter_grid import parameter_grid

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.metric_names import function_name
+from llf_core.config.evaluation_keys import function_name
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.hub_cache import snapshots
+from llf_core.config.name_checks.model_folder import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config

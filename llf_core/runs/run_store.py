@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.sync_place import PACKAGES, place_problem, scheme_of
+from llf_core.config.sections import PACKAGES, place_problem, scheme_of
 from llf_core.install_command import install_command
 from llf_core.redaction import redact
 from llf_core.runs.archive import FILES, FOLDERS, MOST_FILES, NEEDED, is_of_run

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import stage_of
-from llf_core.config.rules.sampling import parse_reward_weights
+from llf_core.config.rules.stages import parse_reward_weights
 from llf_core.data import DataError
 from llf_core.data.prompts import prompts_of
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards

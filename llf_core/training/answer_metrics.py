@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.rules.evaluation_metrics import evaluation_sets, of_set
+from llf_core.config.rules.evaluation import evaluation_sets, of_set
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import answer_text
 from llf_core.data.validation_split import conversations_at

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.config.rules.evaluation_metrics import ACCURACY
+from llf_core.config.rules.evaluation import ACCURACY
 from llf_core.metrics.interval import ratio_interval, share_interval
 from llf_core.runs.charts import HIGH, LOW
 

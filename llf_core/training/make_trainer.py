@@ -12,7 +12,7 @@ from transformers import PrinterCallback, TrainingArguments
 from llf_core.config import fields
 from llf_core.config.registry import optimizer_of
 from llf_core.config.rules.conditions import no_accuracy_reason, no_sets_reason, shards_weights
-from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_metrics, evaluation_sets
+from llf_core.config.rules.evaluation import best_metric, evaluation_metrics, evaluation_sets
 from llf_core.data import Collator
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.media_limits import MediaLimits

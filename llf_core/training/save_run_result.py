@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.registry import stage_of
-from llf_core.config.rules.evaluation_metrics import evaluation_sets, of_set
+from llf_core.config.rules.evaluation import evaluation_sets, of_set
 from llf_core.metrics.likelihood import perplexity
 from llf_core.models import save_output
 from llf_core.models.checksums import write_checksums

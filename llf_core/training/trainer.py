@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Subset
 
-from llf_core.config.rules.evaluation_metrics import of_set
+from llf_core.config.rules.evaluation import of_set
 from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState

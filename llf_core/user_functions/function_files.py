@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from llf_core.config.problem import ConfigError, Problem
+from llf_core.config.rule import ConfigError, Problem
 from llf_core.untrusted import leads_to_file, read_text, real_path
 from llf_core.user_functions.function_source import SourceError, source_of
 

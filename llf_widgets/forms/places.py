@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.choice_reasons import STRATEGY_KEY, choice_reasons, explained_choices
 from llf_core.config.name_checks import Answer
-from llf_core.config.strategies import STRATEGIES, Strategy
+from llf_core.config.sections import STRATEGIES, Strategy
 from llf_core.launch.environment import gpu_count
 from llf_core.launch.launchers import LAUNCHERS, launch_problem, place_of
 from llf_core.launch.launchers.local import LOCAL

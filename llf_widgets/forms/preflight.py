@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.paths import is_there
-from llf_core.config.rules.processes import HERE
+from llf_core.config.rules.process import HERE
 from llf_core.install_command import install_command
 from llf_core.launch import free_bytes
 from llf_core.launch.queue import MachineLoad
@@ -131,7 +131,7 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
 
 def disk_bytes(config: RunConfig) -> int | None:
     """Peak disk usage of a run in bytes; None if the model's size or the number of trained parameters is unknown."""
-    from llf_core.config.config_shapes import ModelSizeError
+    from llf_core.config.weight_shapes import ModelSizeError
     from llf_core.estimate import forecast_disk
 
     try:

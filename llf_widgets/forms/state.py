@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem, RunConfig, preset
 from llf_core.config.build import absolute_values
+from llf_core.config.classify_key import known
 from llf_core.config.key_aliases import translate
-from llf_core.config.known_keys import known
 from llf_core.config.read_config import read
 from llf_core.data.precheck import FORMAT_KEYS, demo_for_stage
 from llf_core.data.template_facts import own_template_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.chat.kept_examples import kept_datasets
-from llf_core.config.name_checks.data_set_location import INFO_FILE, info_of
+from llf_core.config.name_checks.data_sets import INFO_FILE, info_of
 from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
 from llf_core.untrusted import leads_to_file

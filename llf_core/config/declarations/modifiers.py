@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from llf_core.config import quantizers
 from llf_core.config.declaration import ModifierDeclaration
 from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
 from llf_core.config.registry import method_of, stage_of
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Rule
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues

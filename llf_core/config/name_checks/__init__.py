@@ -1,9 +1,8 @@
 """Checks that the models, adapters, data sets and modules in a config exist. Imports no torch."""
 
 from llf_core.config.name_checks.check import check, check_local, required_for_start
-from llf_core.config.name_checks.hub import query_hub
-from llf_core.config.name_checks.hub_question import Answer, Question, problem_from_answer
-from llf_core.config.name_checks.results import CheckResult
+from llf_core.config.name_checks.hub import Answer, Question, problem_from_answer, query_hub
+from llf_core.config.name_checks.model_folder import CheckResult
 
 __all__ = [
     "Answer",

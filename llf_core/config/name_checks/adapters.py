@@ -1,3 +1,5 @@
+"""Checks that the adapters of a config exist and are of the type that it asks for."""
+
 from __future__ import annotations
 
 import functools
@@ -5,20 +7,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.adapter_type import check_adapter_type
-from llf_core.config.loaded_shapes import loaded_shapes
+from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.name_checks.results import CheckResult
-from llf_core.config.registry import method_of
-from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.name_checks.model_folder import CheckResult, config_of, folder_of
+from llf_core.config.peft_tuners import tuner_names
+from llf_core.config.registry import declared, method_of
+from llf_core.config.rule import Fix, Problem
 from llf_core.config.stored_quantization import check_stored_quantization, is_quantized
-from llf_core.config.stored_shapes import weight_shapes
+from llf_core.config.weight_shapes import loaded_shapes, read_shapes, weight_files, weight_shapes
 from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
     from llf_core.config.weight_shapes import Shapes
+
 
 TOWERS = ("vision_config", "audio_config")
 """Parts of the `config.json` of multimodal models: their towers are not trained, but headers list their weights."""
@@ -73,3 +76,38 @@ def model_shapes(config: RunConfig) -> Shapes | None:
 def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Shapes:
     """Cached until a file changes, since a form asks after every change."""
     return loaded_shapes(read_shapes(folder))
+
+
+def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Problem | None:
+    """Check that the config's method continues adapters of a type: PEFT would load others, and train nothing of them.
+
+    Args:
+        peft_type: as in `adapter_config.json`.
+
+    Returns:
+        An error whose fixes are the methods that continue it, and a new adapter on the merged one.
+    """
+    method = method_of(config)
+    own = method.tuner(config).peft_type if method.tuner else peft_type
+    if own == peft_type:
+        return None
+    fixes = [
+        Fix(f"Set finetuning_type: {one.name}", {"finetuning_type": one.name})
+        for one in declared(MethodDeclaration).values()
+        if one.tuner and one.tuner(config).peft_type == peft_type
+    ]
+    if not fixes and peft_type in tuner_names():
+        fixes.append(
+            Fix(
+                f"Set finetuning_type: peft, peft_type: {peft_type}",
+                {"finetuning_type": "peft", "peft_type": peft_type},
+            )
+        )
+    fixes.append(Fix("Merge it and train a new adapter", {"create_new_adapter": True}))
+    what_to_do = fixes[0].label if len(fixes) > 1 else "Set create_new_adapter: true"
+    message = (
+        f"{name} is an adapter of type {peft_type}, which finetuning_type {method.name} ({own}) cannot continue. "
+        f"{what_to_do}."
+    )
+    keys = ("adapter_name_or_path", "finetuning_type")
+    return Problem("violation", "adapter_name_or_path", name, message, tuple(fixes), keys=keys)

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
-from llf_core.config.name_checks.experts import check_experts
-from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.name_checks.results import CheckResult
-from llf_core.config.name_checks.routers import check_routers
-from llf_core.config.problem import Fix, Problem
+from llf_core.config.name_checks.model_folder import CheckResult, config_of, folder_of
 from llf_core.config.registry import stage_of
 from llf_core.config.rope_scaling import check_rope_scaling
+from llf_core.config.rule import Fix, Problem
 from llf_core.config.rules.conditions import packs_examples
 
 if TYPE_CHECKING:
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
 
 KEY = "model_name_or_path"
+
 LONGEST = "max_position_embeddings"
 """Original length of a long RoPE if the model's config names none."""
 
@@ -153,3 +151,55 @@ def _rotary(settings: Mapping[str, object]) -> list[dict[str, object]]:
     known = [one for one in tables if isinstance(one, dict)]
     inside = [inner for one in known for inner in one.values() if isinstance(inner, dict)]
     return [*known, *inside]
+
+
+BALANCE = "moe_aux_loss_coef"
+
+
+def check_experts(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
+    """Refuse the auxiliary loss of routers for a model whose `config.json`, unless empty, names no experts."""
+    tables = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+    if not config.get(BALANCE) or not settings or any("expert" in str(key) for table in tables for key in table):
+        return ()
+    wrong = (
+        f"{BALANCE} is {config.get(BALANCE):g}, and {config.get('model_name_or_path')} has no experts. Expected a "
+        "mixture-of-experts model, such as Mixtral or Qwen3-MoE."
+    )
+    fix = Fix("Train without it", {BALANCE: None})
+    return (
+        Problem(
+            "violation",
+            BALANCE,
+            config.get(BALANCE),
+            wrong,
+            (fix,),
+            "error",
+            keys=(BALANCE, "model_name_or_path"),
+        ),
+    )
+
+
+DEPTHS = "mixture_of_depths"
+
+
+def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
+    """Compare a model's `config.json` with `mixture_of_depths`: convert needs one without routers, load one with them.
+
+    Without the option, the routers of a converted model would not be trained with the blocks around them.
+    """
+    asked, stored = config.get(DEPTHS), settings.get(DEPTHS)
+    converted = stored is not None and stored is not False
+    if converted and asked != "load":
+        wrong = (
+            f"{config.get('model_name_or_path')} was converted to Mixture-of-Depths before. Expected {DEPTHS}: load."
+        )
+        fix = Fix("Continue it", {DEPTHS: "load"})
+    elif asked == "load" and not converted:
+        wrong = (
+            f"{DEPTHS} is load, and {config.get('model_name_or_path')} has no routers. Expected a model that was "
+            f"trained with {DEPTHS}: convert."
+        )
+        fix = Fix("Convert it", {DEPTHS: "convert"})
+    else:
+        return ()
+    return (Problem("violation", DEPTHS, asked, wrong, (fix,), "error", keys=(DEPTHS, "model_name_or_path")),)

@@ -1,3 +1,5 @@
+"""The checks of a config that read files or ask a hub."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -5,27 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import fields, is_used
-from llf_core.config.name_checks.adapters import check_adapters
+from llf_core.config.name_checks.adapters import check_adapters, model_shapes
 from llf_core.config.name_checks.architecture_properties import check_architecture
 from llf_core.config.name_checks.data_sets import check_datasets
-from llf_core.config.name_checks.hub import SECONDS, query_hub
-from llf_core.config.name_checks.hub_question import problem_from_answer
-from llf_core.config.name_checks.model_sizes import check_model_sizes
-from llf_core.config.name_checks.model_terms import check_model_terms
-from llf_core.config.name_checks.models import check_models
+from llf_core.config.name_checks.hub import SECONDS, problem_from_answer, query_hub
+from llf_core.config.name_checks.model_folder import CheckResult, config_of, folder_of
+from llf_core.config.name_checks.models import check_model_terms, check_models, check_paths
 from llf_core.config.name_checks.modules import KEYS, check_modules
-from llf_core.config.name_checks.optimizer import check_optimizer
 from llf_core.config.name_checks.output_folder import check_output_dir
-from llf_core.config.name_checks.paths import check_paths
-from llf_core.config.name_checks.tokens import check_described_tokens
+from llf_core.config.new_tokens import FILE_KEY, requested_tokens
+from llf_core.config.paths import expanded, is_there
+from llf_core.config.registry import method_of, optimizer_of
+from llf_core.config.rule import Problem
+from llf_core.config.weight_shapes import ModelSizeError, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from llf_core.config.field_specs import FieldSpec
-    from llf_core.config.name_checks.results import CheckResult
-    from llf_core.config.problem import Problem
     from llf_core.config.run_config import Report, RunConfig
+
 
 HUB_REWARDS = {"lora", "full"}
 """Values of `reward_model_type` whose `reward_model` is a model."""
@@ -100,3 +101,46 @@ def _used_fields(config: RunConfig) -> Iterator[FieldSpec]:
         if spec.key in {"reward_model", "reward_model_adapters"} and config.get("reward_model_type") not in HUB_REWARDS:
             continue
         yield spec
+
+
+def check_optimizer(config: RunConfig) -> CheckResult:
+    """Check the selected optimizer against the shapes of a local model's weights; not for a method with an adapter."""
+    check = optimizer_of(config).check_shapes
+    shapes = None if method_of(config).adapter or check is None else model_shapes(config)
+    problem = check(config, shapes) if check is not None and shapes else None
+    return CheckResult((problem,) if problem else ())
+
+
+def check_described_tokens(config: RunConfig) -> CheckResult:
+    """Check the file of `new_special_tokens_config`; if missing, only a warning: it may be on another machine."""
+    path = config.model.new_special_tokens_config
+    if not path:
+        return CheckResult()
+    try:
+        requested_tokens(config)
+    except ValueError as error:
+        missing = not is_there(expanded(path))
+        found = Problem(
+            "unresolved" if missing else "invalid",
+            FILE_KEY,
+            path,
+            str(error),
+            severity="warning" if missing else "error",
+            keys=(FILE_KEY,),
+        )
+        return CheckResult((found,))
+    return CheckResult()
+
+
+KEY = "model_name_or_path"
+
+
+def check_model_sizes(config: RunConfig) -> CheckResult:
+    """Check a local model for sizes that no model has, such as 10^30 hidden values, which would exhaust the memory."""
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    try:
+        check_sizes({} if folder is None else config_of(folder))
+    except ModelSizeError as error:
+        message = f"{error.message} {error.what_to_do}"
+        return CheckResult((Problem("violation", KEY, config.get(KEY), message),))
+    return CheckResult()

@@ -1,28 +1,32 @@
+"""Checks that the data sets of a config exist: in `dataset_info.json`, built in, at a URL or path, or on a hub."""
+
 from __future__ import annotations
 
 import fnmatch
+import json
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.did_you_mean import listed, misspelt, nearest
 from llf_core.config.field_specs import plain
-from llf_core.config.name_checks import known_names
-from llf_core.config.name_checks.data_set_location import INFO_FILE, SHIPPED, info_of, locate
-from llf_core.config.name_checks.hub_cache import cached
-from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
-from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, ONLINE, REMOTE, is_there
-from llf_core.config.problem import Problem
+from llf_core.config.name_checks import models
+from llf_core.config.name_checks.model_folder import CheckResult, cached, question_with_hint, replacement_fixes
+from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, ONLINE, REMOTE, expanded, is_there
+from llf_core.config.rule import Problem
 from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.run_config import RunConfig
 
+
 MOST = 500
 """Maximum number of entries of a folder to search for suggestions."""
+
 ENTRIES = 2000
 """Maximum number of entries of `dataset_info.json` to search for suggestions."""
 
@@ -85,16 +89,16 @@ class _DatasetChecker:
 
     def at_hub(self, name: str, hub_id: str) -> CheckResult:
         stored = cached("dataset", self.config.model.cache_dir)
-        if hub_id in stored or hub_id in known_names.datasets():
+        if hub_id in stored or hub_id in models.datasets():
             return CheckResult()
-        meant = nearest(hub_id, (*stored, *known_names.datasets(), *self.here())) if name == hub_id else None
+        meant = nearest(hub_id, (*stored, *models.datasets(), *self.here())) if name == hub_id else None
         fixes = replacement_fixes(self.config, self.spec, name, meant)
         return CheckResult(
             questions=(question_with_hint("dataset", hub_id, self.spec.key, self.value(), meant, fixes),)
         )
 
     def nowhere(self, name: str) -> CheckResult:
-        theirs = known_names.llama_factory_entries()
+        theirs = models.llama_factory_entries()
         elsewhere = not leads_to_file(self.info_file)
         lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
         away = self.base.is_absolute() and not is_there(self.base)
@@ -134,3 +138,61 @@ def files(folders: Iterable[Path]) -> Iterator[str]:
         except OSError:
             continue
         yield from (name for name in sorted(names) if name.endswith(DATA_SUFFIXES) and name != INFO_FILE)
+
+
+DEMO, DEMO_PAIRS = "llf_demo", "llf_demo_pairs"
+
+SHIPPED = (DEMO, DEMO_PAIRS)
+"""Data sets that come with LLF."""
+INFO_FILE = "dataset_info.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Location of a data set, by its name; `path` is the file or folder of the kind `path`."""
+
+    kind: Literal["entry", "shipped", "url", "path", "hub", "nowhere"]
+    path: Path | None = None
+
+
+def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
+    """Resolve the name of a data set: an entry, a data set of LLF, a URL, a path, or a hub id; the first that fits.
+
+    Args:
+        base: `dataset_dir`.
+        info: the entries of its `dataset_info.json`.
+        folders: folders to search for relative paths, after the working directory and before `base`.
+    """
+    if name in info:
+        return Place("entry")
+    if name in SHIPPED:
+        return Place("shipped")
+    if "://" in name:
+        return Place("url")
+    for folder in (Path(), *folders, base):
+        path = folder / expanded(name)
+        if is_there(path):
+            return Place("path", path)
+    return Place("hub" if _is_hub_id(name) else "nowhere")
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, repository = name.partition("/")
+    return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
+
+
+def info_of(path: Path) -> dict[str, Any]:
+    """Read the entries of a `dataset_info.json`, as of LLaMA-Factory; empty if there is no such regular file.
+
+    Raises:
+        ValueError: it is not a JSON object; the text is a sentence for the user.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows may begin it with a mark
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} is not a JSON object. Expected an object that maps data set names to entries.")  # noqa: TRY004
+    return info

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from llf_core.config.did_you_mean import listed, misspelt, nearest
 from llf_core.config.field_specs import plain
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.known_names import families, family_of
-from llf_core.config.name_checks.model_folder import folder_of, settings_of
-from llf_core.config.name_checks.results import CheckResult
-from llf_core.config.problem import Fix, Problem
-from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.name_checks.model_folder import CheckResult, folder_of, settings_of
+from llf_core.config.name_checks.models import families, family_of
+from llf_core.config.rule import Fix, Problem
+from llf_core.config.weight_shapes import read_shapes, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

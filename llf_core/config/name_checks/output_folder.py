@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.field_specs import fields
-from llf_core.config.name_checks.results import CheckResult
+from llf_core.config.name_checks.model_folder import CheckResult
 from llf_core.config.paths import expanded, is_there
-from llf_core.config.problem import Fix, Problem
+from llf_core.config.rule import Fix, Problem
 from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:

@@ -5,22 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import all_declared
-from llf_core.config.rules.adapters import ADAPTERS
 from llf_core.config.rules.data import DATA
 from llf_core.config.rules.evaluation import EVALUATION
-from llf_core.config.rules.hubs import HUBS
-from llf_core.config.rules.optimization import OPTIMIZATION
-from llf_core.config.rules.optimizers import optimizer_rules
-from llf_core.config.rules.precision import PRECISION
-from llf_core.config.rules.preference import PREFERENCE
-from llf_core.config.rules.process import PROCESS
-from llf_core.config.rules.processes import PROCESSES
-from llf_core.config.rules.quantization import QUANTIZATION
-from llf_core.config.rules.sampling import SAMPLING
-from llf_core.config.rules.stage_keys import stage_key_rules
-from llf_core.config.rules.sync import SYNC
-from llf_core.config.rules.tokens import TOKENS
-from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
+from llf_core.config.rules.model import ADAPTERS, HUBS, PRECISION, QUANTIZATION, TOKENS
+from llf_core.config.rules.optimization import OPTIMIZATION, TYPICAL_VALUE_RULES, optimizer_rules
+from llf_core.config.rules.process import PROCESS, PROCESSES, SYNC
+from llf_core.config.rules.stages import PREFERENCE, SAMPLING, stage_key_rules
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule

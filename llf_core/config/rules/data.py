@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import exact
-from llf_core.config.problem import Fix
 from llf_core.config.registry import stage_of
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Rule
 from llf_core.config.rules.conditions import HOLD_OUT, joins_texts, packs_examples
 
 if TYPE_CHECKING:

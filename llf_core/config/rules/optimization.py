@@ -1,28 +1,37 @@
-"""Rules about step size, schedule and length."""
+"""Rules about step size, schedule and length, and the choice of an optimizer."""
 
 from __future__ import annotations
 
 import math
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llf_core.config.classify_key import show
+from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.field_specs import field as spec_of
 from llf_core.config.number_format import exact, with_unit
-from llf_core.config.problem import Fix
-from llf_core.config.registry import optimizer_of
-from llf_core.config.rule import Rule
-from llf_core.config.rules.conditions import weights_frozen
+from llf_core.config.registry import declared, method_of, optimizer_of, optimizer_packages
+from llf_core.config.rule import Fix, Rule
+from llf_core.config.rules.conditions import OPTIMIZERS, SCHEDULES, optimizer_options, rejected_options, weights_frozen
 from llf_core.config.rules.data import has_data_kind
-from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, optimizer_options, rejected_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.config.values import ConfigValues
 
 MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
 BY_EVALUATION = {"reduce_lr_on_plateau", "greedy"}
+
 GREEDY_FLOOR = 1e-3
 """`min_lr` of the greedy schedule in transformers."""
+
 POLYNOMIAL_END = 1e-7
 """`lr_end` of the polynomial schedule in transformers."""
+
 NO_WARMUP = {"constant", "reduce_lr_on_plateau", "greedy"}
 """Schedules to which transformers passes no warmup."""
 HIGHEST_FULL_RATE = 2e-4
@@ -224,3 +233,189 @@ OPTIMIZATION = (
         severity="note",
     ),
 )
+
+SHARE = "share"
+"""In `when`: whether the value is a share, below 1."""
+
+
+@dataclass(frozen=True)
+class TypicalValue:
+    """Typical values of a field, from `typical_values.toml`.
+
+    Attributes:
+        when: values of other fields under which it applies.
+        least: smaller values, except 0, get a warning; None for no bound.
+        most: larger values get a warning; None for no bound.
+        set: value that the fix sets; None where no value is always right.
+    """
+
+    key: str
+    typical: str
+    when: Mapping[str, list[object]] = field(default_factory=dict)
+    least: float | None = None
+    most: float | None = None
+    set: float | None = None
+
+    def applies_to(self, config: ConfigValues) -> bool:
+        """Whether the entry applies to a config."""
+        value = config.get(self.key)
+        return all(
+            (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed
+            for key, allowed in self.when.items()
+        )
+
+    def deviation(self, value: float) -> str:
+        """`above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`."""
+        if self.most is not None and value > self.most:
+            return "above"
+        return "below" if self.least is not None and 0 < value < self.least else ""
+
+
+def table() -> tuple[TypicalValue, ...]:
+    """The entries; the first that applies to a config counts."""
+    data = tomllib.loads(files(__package__).joinpath("typical_values.toml").read_text(encoding="utf-8"))
+    return tuple(TypicalValue(**entry) for entry in data["value"])
+
+
+def _rule(key: str, entries: tuple[TypicalValue, ...]) -> Rule:
+    def entry(config: ConfigValues) -> TypicalValue | None:
+        return next((one for one in entries if one.applies_to(config)), None)
+
+    def far(config: ConfigValues) -> bool:
+        one, value = entry(config), config.get(key)
+        return one is not None and value is not None and bool(one.deviation(value))
+
+    def reason(config: ConfigValues) -> str:
+        one, spec, value = entry(config), spec_of(key), config.get(key)
+        assert one is not None and spec is not None, key  # noqa: PT018, S101 - `far` has found it
+        typical = f"Usual {one.typical}" if one.typical[0].isalpha() else f"Usual: {one.typical}"
+        return f"{spec.label} (`{key}`) is {value:g}, far {one.deviation(value)} the usual range. {typical}."
+
+    def fix(config: ConfigValues) -> tuple[Fix, ...]:
+        one = entry(config)
+        return () if one is None or one.set is None else (Fix(f"Set to {_short(one.set)}", {key: one.set}),)
+
+    others = dict.fromkeys(name for one in entries for name in one.when if name != SHARE)
+    return Rule((key, *others), far, reason, fix, severity="warning")
+
+
+def _short(value: float) -> str:
+    if value and abs(value) < 1e-3:  # noqa: PLR2004 - as a form writes numbers
+        digits, _, exponent = f"{value:e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+_TABLE = table()
+
+TYPICAL_VALUE_RULES: tuple[Rule, ...] = tuple(
+    _rule(key, tuple(one for one in _TABLE if one.key == key)) for key in dict.fromkeys(one.key for one in _TABLE)
+)
+
+
+def optimizer_rules() -> tuple[Rule, ...]:
+    """Create the rules about the installed optimizers from their traits."""
+    switches = tuple(one.switch for one in declared(OptimizerDeclaration).values() if one.switch)
+    return (
+        Rule((*switches,), lambda c: len(_switched_on(c)) > 1, _several, _one_alone),
+        Rule(("optim", *switches), lambda c: bool(_wrong_base(c)), _wrong_base, _right_base),
+        Rule(
+            ("optim", "finetuning_type", *switches),
+            lambda c: method_of(c).adapter and not optimizer_of(c).trains_adapters,
+            lambda c: (
+                f"{optimizer_of(c).label} is for the model's own weights, and finetuning_type "
+                f"{c.method.finetuning_type} trains an adapter instead. Expected finetuning_type full or freeze."
+            ),
+            lambda c: (
+                Fix("Train the whole model", {"finetuning_type": "full"}),
+                Fix("Use AdamW", {"optim": None, **_off(c)}),
+            ),
+        ),
+        Rule(
+            ("gradient_accumulation_steps", "optim", *switches),
+            lambda c: _layerwise(c) and c.training.gradient_accumulation_steps > 1,
+            lambda c: (
+                f"`gradient_accumulation_steps` is {c.training.gradient_accumulation_steps}. Layer-wise updates apply "
+                "each gradient in the backward pass that computes it, so none is left to accumulate. Expected 1."
+            ),
+            (Fix("Set to 1", {"gradient_accumulation_steps": 1}),),
+        ),
+        Rule(
+            ("fp16", "optim", *switches),
+            lambda c: _layerwise(c) and c.training.fp16,
+            "fp16 scales the loss and checks all gradients before an update, and layer-wise updates never have all "
+            "gradients at once. Expected bf16, or float32.",
+            (Fix("Use bf16", {"fp16": False, "bf16": True}), Fix("Remove fp16", {"fp16": False})),
+        ),
+        Rule(
+            ("max_grad_norm", "optim", *switches),
+            lambda c: _layerwise(c) and c.optimizer.max_grad_norm > 0,
+            lambda c: (
+                f"`max_grad_norm` ({exact(c.optimizer.max_grad_norm)}) has no effect: layer-wise updates apply each "
+                "gradient before the norm of all is known."
+            ),
+            (Fix("Switch clipping off", {"max_grad_norm": 0.0}),),
+            severity="note",
+        ),
+        Rule(
+            ("optim", *switches),
+            lambda c: find_spec("torch") is not None and bool(missing_packages(c)),
+            lambda c: (
+                f"{optimizer_of(c).label} needs {missing_packages(c)[0]}, which is not installed. {install_command(c)}"
+            ),
+            lambda c: (Fix("Use AdamW", {"optim": None, **_off(c)}),),
+        ),
+    )
+
+
+def missing_packages(config: ConfigValues) -> list[str]:
+    """Packages of the selected optimizer that are not installed, as pip calls them."""
+    return [name for name in optimizer_packages(config) if find_spec(name.replace("-", "_")) is None]
+
+
+def install_command(config: ConfigValues) -> str:
+    """Sentence with the command that installs missing packages of the selected optimizer; empty if there are none."""
+    missing = missing_packages(config)
+    return f"Run: pip install {' '.join(missing)}." if missing else ""
+
+
+def _layerwise(config: ConfigValues) -> bool:
+    return optimizer_of(config).layerwise(config)
+
+
+def _switched_on(config: ConfigValues) -> list[OptimizerDeclaration]:
+    return [one for one in declared(OptimizerDeclaration).values() if one.is_switched_on(config)]
+
+
+def _off(config: ConfigValues) -> dict[str, object]:
+    return {one.switch: None for one in _switched_on(config)}
+
+
+def _several(config: ConfigValues) -> str:
+    switches = [f"`{one.switch}`" for one in _switched_on(config)]
+    return f"{', '.join(switches[:-1])} and {switches[-1]} each select an optimizer, and a run has one. Expected one."
+
+
+def _one_alone(config: ConfigValues) -> tuple[Fix, ...]:
+    chosen = _switched_on(config)
+    return tuple(
+        Fix(f"Use {one.label}", {other.switch: None for other in chosen if other is not one}) for one in chosen
+    )
+
+
+def _wrong_base(config: ConfigValues) -> str:
+    """Reason why `optim` does not fit the switch that is on, as a sentence; empty if it does."""
+    selected, base = optimizer_of(config), config.optimizer.optim
+    if not selected.is_switched_on(config) or base in {*selected.bases, selected.name}:
+        return ""
+    *others, last = selected.bases
+    expected = f"{', '.join(others)} or {last}" if others else last
+    return f"`optim` is {base}, which {selected.label} (`{selected.switch}`) is not built on. Expected {expected}."
+
+
+def _right_base(config: ConfigValues) -> tuple[Fix, ...]:
+    selected, base = optimizer_of(config), config.optimizer.optim
+    return (
+        Fix(f"Set optim to {selected.bases[0]}", {"optim": selected.bases[0]}),
+        Fix(f"Use {declared(OptimizerDeclaration)[base].label}", {selected.switch: None}),
+    )

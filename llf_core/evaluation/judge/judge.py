@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llf_core.chat.target import Target, find_target
-from llf_core.config.paths import expanded
-from llf_core.config.shown_url import without_secrets
+from llf_core.config.paths import expanded, without_secrets
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.judge.rubric import DEFAULT_RUBRIC
 from llf_core.untrusted import UnreadableError, read_bytes

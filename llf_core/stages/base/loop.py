@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from llf_core.config.rules.conditions import shards_weights
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
 from llf_core.stages.base.oom_retry import BatchSplitter

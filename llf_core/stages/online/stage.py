@@ -7,8 +7,8 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS, GRPOOptions, RLOOOptions
-from llf_core.config.rules.evaluation_metrics import best_metric
-from llf_core.config.rules.sampling import parse_reward_weights
+from llf_core.config.rules.evaluation import best_metric
+from llf_core.config.rules.stages import parse_reward_weights
 from llf_core.stages.base.ranks import rank, world_size
 from llf_core.stages.base.stage import TrainerStage
 from llf_core.stages.online.rollout import Rollout

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.stages.ppo import AUTHORIZATION, is_address
-from llf_core.config.shown_url import without_secrets
+from llf_core.config.paths import without_secrets
 from llf_core.redaction.url_secrets import restore_url
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.untrusted.http_answer import BUSY, ask

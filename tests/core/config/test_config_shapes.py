@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llf_core.config.config_shapes import LARGEST, LAYOUTS, ModelSizeError, check_sizes, shapes_from_config
-from llf_core.config.weight_shapes import count
+from llf_core.config.weight_shapes import LARGEST, LAYOUTS, ModelSizeError, check_sizes, count, shapes_from_config
 
 TINY = {
     "vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

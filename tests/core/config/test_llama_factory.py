@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig, validate
+from llf_core.config.classify_key import known
 from llf_core.config.declarations.methods.lora import LoRAOptions
 from llf_core.config.field_specs import field, fields
-from llf_core.config.known_keys import known
 
 HERE = Path(__file__).parent
 LLAMA_FACTORY = json.loads((HERE / "llama_factory.json").read_text())

@@ -16,7 +16,7 @@ from llf_core.config.registry import declared
 PLUGIN = """
 from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
+from llf_core.config.rule import Fix
 from llf_core.config.rule import Rule
 
 

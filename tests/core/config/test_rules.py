@@ -5,9 +5,8 @@ import pytest
 from llf_core.config import RunConfig, validate
 from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
-from llf_core.config.rules.evaluation import saves_are_evaluated
-from llf_core.config.rules.evaluation_metrics import set_names
-from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
+from llf_core.config.rules.evaluation import saves_are_evaluated, set_names
+from llf_core.config.rules.optimization import TYPICAL_VALUE_RULES
 
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}

@@ -1,6 +1,6 @@
 import pytest
 
-from llf_core.config.shown_url import without_secrets
+from llf_core.config.paths import without_secrets
 
 
 @pytest.mark.parametrize(

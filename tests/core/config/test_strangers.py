@@ -9,10 +9,10 @@ import pytest
 
 from llf_core.cli import main
 from llf_core.config import RunConfig, validate
-from llf_core.config.optimizer import SCHEDULERS
 from llf_core.config.read_config import read
-from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
+from llf_core.config.rules.conditions import ACCELERATE, SCHEDULES
 from llf_core.config.rules.optimization import GREEDY_FLOOR, POLYNOMIAL_END
+from llf_core.config.sections import SCHEDULERS
 from llf_core.untrusted import visible
 from llf_core.user_error import BAD_CONFIG
 

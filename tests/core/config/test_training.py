@@ -9,11 +9,11 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from llf_core.config import RunConfig
+from llf_core.config.classify_key import known
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.field_specs import field, fields
-from llf_core.config.known_keys import known
-from llf_core.config.optimizer import SCHEDULERS
 from llf_core.config.registry import declared
+from llf_core.config.sections import SCHEDULERS
 
 THEIRS = {one.name: one for one in dataclasses.fields(Seq2SeqTrainingArguments)}
 

@@ -4,7 +4,7 @@ import pytest
 
 from llf_core.config import validate
 from llf_core.config.field_specs import field
-from llf_core.config.rules.typical_values import SHARE, table
+from llf_core.config.rules.optimization import SHARE, table
 
 TABLE = table()
 IDS = [f"{one.key}-{number}" for number, one in enumerate(TABLE)]

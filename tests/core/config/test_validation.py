@@ -4,7 +4,7 @@ import pytest
 
 from llf_core.cli.terminal import print_problem
 from llf_core.config import ConfigError, RunConfig, validate
-from llf_core.config.known_keys import known
+from llf_core.config.classify_key import known
 
 BASE = {"dataset": "llf_demo"}
 

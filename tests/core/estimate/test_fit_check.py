@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from llf_core.config import RunConfig
-from llf_core.config.config_shapes import ModelSizeError
+from llf_core.config.weight_shapes import ModelSizeError
 from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, device_speed, step_time
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step

@@ -7,8 +7,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llf_core.config import RunConfig
-from llf_core.config.config_shapes import ModelSizeError
-from llf_core.config.loaded_shapes import loaded_shapes
+from llf_core.config.weight_shapes import ModelSizeError, loaded_shapes
 from llf_core.estimate import trained_parameters
 from llf_core.estimate.model_shapes import architecture
 from llf_core.estimate.model_sizes import TYPICAL, model_sizes, named_parameters

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 from llf_core.data.text_lengths import estimate
 from llf_core.estimate import Device, Forecaster, check_fit
 from llf_core.estimate.cards import card_of, cards, cards_of_place

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llf_core.config import ConfigError
-from llf_core.config.sync_place import is_place
+from llf_core.config.sections import is_place
 from llf_core.launch import Run, launch
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.fetch_run import fetch

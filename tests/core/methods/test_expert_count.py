@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig
-from llf_core.config.loaded_shapes import loaded_shapes
+from llf_core.config.weight_shapes import loaded_shapes
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.models import count_parameters
 from tests.core.models.tiny_configs import tiny_config

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import close_session
 
-from llf_core.config.name_checks import repository
+from llf_core.config.name_checks import hub as hub_module
 from llf_core.data import DataError
 from llf_core.data.hub import download_file
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
@@ -238,7 +238,7 @@ def test_a_commit_that_is_a_path_is_none(ask, monkeypatch):
 
 
 def test_an_answer_without_end_is_not_kept(ask, monkeypatch):
-    monkeypatch.setattr(repository, "MOST_BYTES", 1000)
+    monkeypatch.setattr(hub_module, "MOST_BYTES", 1000)
     with page(b" " * 2000) as address:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_ENDPOINT", address)

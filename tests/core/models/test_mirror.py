@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 import pytest
 
 from llf_core.config import RunConfig, name_checks, validate
-from llf_core.config.name_checks.mirrors import LISTING
+from llf_core.config.name_checks.hub import LISTING
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.models.mirror import cache_folder

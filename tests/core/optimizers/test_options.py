@@ -11,8 +11,8 @@ from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.name_checks import check
 from llf_core.config.registry import base_optimizer_of, declared, optimizer_of
-from llf_core.config.rules import optimizers as rules
-from llf_core.config.rules.mappings import optimizer_options
+from llf_core.config.rules import optimization as rules
+from llf_core.config.rules.conditions import optimizer_options
 from llf_core.optimizers.optimizer import OptimizerError, build_optimizer
 
 FULL = {"dataset": "llf_demo", "finetuning_type": "full"}

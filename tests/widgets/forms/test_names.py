@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from llf_core.config.name_checks import query_hub
-from llf_core.config.name_checks.hub_question import Answer
+from llf_core.config.name_checks.hub import Answer
 from llf_widgets.forms.hub_lookup import DEBOUNCE_SECONDS, HubLookup
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio

@@ -10,7 +10,7 @@ import pytest
 
 import llf_core.launch
 from llf_core.config.field_specs import field
-from llf_core.config.strategies import STRATEGIES
+from llf_core.config.sections import STRATEGIES
 from llf_core.launch import launchers
 from llf_core.launch.launchers import LAUNCHERS, keys_of_place, place_of
 from llf_widgets.forms import Studio

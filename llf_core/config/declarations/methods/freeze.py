@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.declarations.modifiers import expanded_blocks
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix, Problem
+from llf_core.config.rule import Fix, Problem
 from llf_core.config.weight_shapes import LAYER, count
 
 if TYPE_CHECKING:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, Steps, option
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
-from llf_core.config.rule import Rule, no_effect
+from llf_core.config.rule import Fix, Problem, Rule, no_effect
 from llf_core.config.weight_shapes import expert_weights, targeted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from llf_core.config.problem import Severity
+    from llf_core.config.rule import Severity
     from llf_core.config.values import ConfigValues
 
 

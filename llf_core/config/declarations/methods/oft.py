@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix, Problem
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Problem, Rule
 from llf_core.config.weight_shapes import targeted
 
 if TYPE_CHECKING:

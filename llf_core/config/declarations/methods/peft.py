@@ -12,8 +12,7 @@ from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Object, Section, option
 from llf_core.config.peft_tuners import check_options, tuner_names
 from llf_core.config.peft_tuners import tuner as installed_tuner
-from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Rule
 from llf_core.config.weight_shapes import targeted
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
 from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
-from llf_core.config.rules.mappings import optimizer_options
+from llf_core.config.rule import Fix, Rule
+from llf_core.config.rules.conditions import optimizer_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
 from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
-from llf_core.config.rule import Rule, no_effect
+from llf_core.config.rule import Fix, Problem, Rule, no_effect
 from llf_core.config.weight_shapes import LAYER
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import base_optimizer_of
+from llf_core.config.rule import Fix, Problem
 from llf_core.config.weight_shapes import LAYER
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.declarations.optimizers.adam_variants import moments
-from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
-from llf_core.config.rules.mappings import optimizer_options
+from llf_core.config.rule import Fix, Rule
+from llf_core.config.rules.conditions import optimizer_options
 from llf_core.config.rules.process import lacks_compiler
 
 if TYPE_CHECKING:

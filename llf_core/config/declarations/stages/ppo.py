@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Fix, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

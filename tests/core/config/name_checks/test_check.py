@@ -14,8 +14,8 @@ import pytest
 
 from llf_core.config import preset, presets, validate
 from llf_core.config.name_checks import check, check_local, query_hub
-from llf_core.config.name_checks.hub_question import Question
-from llf_core.config.name_checks.known_names import families
+from llf_core.config.name_checks.hub import Question
+from llf_core.config.name_checks.models import families
 from llf_core.model_catalog import known_models
 from tests.core.models.hub_server import Hub, serve
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.config.name_checks import CheckResult
-from llf_core.config.name_checks.known_names import datasets, llama_factory_entries
+from llf_core.config.name_checks.models import datasets, llama_factory_entries
 from tests.core.config.name_checks.test_models import store
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.config.name_checks import CheckResult
-from llf_core.config.name_checks.known_names import models
 from llf_core.config.name_checks.model_folder import folder_of
+from llf_core.config.name_checks.models import models
 
 
 def store(machine, name, kind="models"):

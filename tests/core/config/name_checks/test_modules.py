@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.config.name_checks import CheckResult
-from llf_core.config.name_checks.known_names import families
+from llf_core.config.name_checks.models import families
 from llf_core.config.name_checks.modules import modules_of
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check_local
-from llf_core.config.name_checks.model_sizes import check_model_sizes
-from llf_core.config.name_checks.routers import check_routers
-from llf_core.config.safetensors_header import read_bytes, read_shapes
+from llf_core.config.name_checks.architecture_properties import check_routers
+from llf_core.config.name_checks.check import check_model_sizes
+from llf_core.config.weight_shapes import read_bytes, read_shapes
 
 HEADERS = {
     "a list": b"[1]",

@@ -1,4 +1,4 @@
-"""Rules of the stages that sample completions and learn from their rewards."""
+"""Rules of stages: reference models, pairs, and completions that are sampled and rewarded."""
 
 from __future__ import annotations
 
@@ -6,16 +6,78 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from llf_core.config.generation import LONGEST_PROMPT
-from llf_core.config.problem import Fix
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.field_specs import field
 from llf_core.config.reference_model import REFERENCE
-from llf_core.config.registry import stage_of
-from llf_core.config.rule import Rule
+from llf_core.config.registry import declared, stage_of
+from llf_core.config.rule import Fix, Rule
+from llf_core.config.rules.data import has_data_kind
+from llf_core.config.sections import LONGEST_PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llf_core.config.values import ConfigValues
+
+
+def _adapters(c: ConfigValues) -> int:
+    own = c.model.adapter_name_or_path if c.get("ref_model") is None else None
+    named = c.get("ref_model_adapters")
+    return len((own if named is None else named) or ())
+
+
+def _second(c: ConfigValues) -> str | None:
+    return stage_of(c).second_model(c)
+
+
+PREFERENCE: tuple[Rule, ...] = (
+    Rule(
+        ("trust_remote_code", "ref_model", "teacher_model", "reward_model"),
+        lambda c: bool(c.model.trust_remote_code) and _second(c) is not None,
+        lambda c: (
+            f"`trust_remote_code` applies to {_second(c)} too: Python code that comes with {c.get(_second(c) or '')} "
+            "runs with your permissions. Continue if you trust both."
+        ),
+        (Fix("Do not run code of models", {"trust_remote_code": False}),),
+        severity="warning",
+    ),
+    Rule(
+        ("neftune_noise_alpha", "stage"),
+        lambda c: stage_of(c).uses_reference(c) and bool(c.get("neftune_noise_alpha")),
+        lambda c: (
+            f"Stage {c.stage.stage} compares the policy with a reference model, and NEFTune adds noise to the policy "
+            "only, which would count as a difference. Expected no noise."
+        ),
+        (Fix("Remove the noise", {"neftune_noise_alpha": None}),),
+    ),
+    Rule(
+        ("ref_model_quantization_bit", "ref_model_adapters", "adapter_name_or_path"),
+        lambda c: stage_of(c).has_reference and bool(c.get("ref_model_quantization_bit")) and _adapters(c) > 1,
+        lambda c: (
+            f"The {_adapters(c)} adapters cannot be merged into a quantized reference model without loss. Expected one "
+            "adapter, or a reference model that is not quantized."
+        ),
+        (Fix("Do not quantize it", {"ref_model_quantization_bit": None}),),
+    ),
+    Rule(
+        ("precompute_ref_log_probs", "streaming"),
+        lambda c: stage_of(c).compares and bool(c.get("precompute_ref_log_probs")) and bool(c.data.streaming),
+        "The log-probabilities of the reference model cannot be precomputed for a streamed data set.",
+        (
+            Fix("Compute them in each step", {"precompute_ref_log_probs": None}),
+            Fix("Switch off streaming", {"streaming": False}),
+        ),
+    ),
+    Rule(
+        ("cutoff_strategy", "stage"),
+        lambda c: c.data.cutoff_strategy == "split" and has_data_kind(c, "pairs", "unpaired_preferences"),
+        lambda c: (
+            f"Stage {c.stage.stage} compares whole responses, which cannot be split. Expected cut or drop for those "
+            "longer than cutoff_len."
+        ),
+        (Fix("Cut long responses", {"cutoff_strategy": None}), Fix("Drop long responses", {"cutoff_strategy": "drop"})),
+    ),
+)
 
 
 def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
@@ -181,3 +243,28 @@ SAMPLING: tuple[Rule, ...] = (
         severity="warning",
     ),
 )
+
+
+def stage_key_rules() -> tuple[Rule, ...]:
+    """Create a rule for each key that an installed stage calls by another name (`StageDeclaration.other_names`)."""
+    keys = {key for stage in declared(StageDeclaration).values() for key in stage.other_names}
+    return tuple(map(_rule, sorted(keys)))
+
+
+def _name_in_stage(config: ConfigValues, key: str) -> str | None:
+    """The name of an option that is set, in the selected stage; None where it is not set, or has no other name."""
+    spec = field(key)
+    name = stage_of(config).other_names.get(key)
+    return name if name and spec and config.get(key) != spec.default else None
+
+
+def _rule(key: str) -> Rule:
+    return Rule(
+        (key, "stage"),
+        lambda c: _name_in_stage(c, key) is not None,
+        lambda c: f"`{key}` has no effect in stage {c.stage.stage}, which calls this `{_name_in_stage(c, key)}`.",
+        lambda c: (
+            Fix(f"Set {_name_in_stage(c, key)} to {c.get(key)}", {key: None, str(_name_in_stage(c, key)): c.get(key)}),
+            Fix(f"Remove {key}", {key: None}),
+        ),
+    )
