@@ -19,7 +19,7 @@ from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import loading_config
 from llf_core.data.errors import BadExample
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_files import MediaLimits
 from llf_core.metrics import MetricError, ScoredExample, load_metrics, metric_sources, score_answers
 from llf_core.metrics.interval import interval
 from llf_core.models import load_processor, load_tokenizer, resolve_model

@@ -13,13 +13,13 @@ from llf_core.chat.picture import image_part
 from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.build import skip_broken
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import answer_text
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import answer_text
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import KINDS, add_media, content_parts
 from llf_core.data.media_files import INLINE, open_image
 from llf_core.data.sources import media_dir, sources_of
-from llf_core.data.template_probes import media_placeholder
+from llf_core.data.template_check import media_placeholder
 from llf_core.data.validation_split import validation_conversations
 from llf_core.models.processor import reads_images
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.formats.conversation import Conversation, Medium, Message
-    from llf_core.data.media_limits import MediaLimits
-    from llf_core.data.source import Source
+    from llf_core.data.conversation import Conversation, Medium, Message
+    from llf_core.data.media_files import MediaLimits
+    from llf_core.data.sources import Source
 
 _IMAGE = {"type": "image"}
 WITHOUT_RESPONSES = ("prompts", "texts")

@@ -45,7 +45,7 @@ def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | 
     from llf_core.data.chat_template import OWN_TEMPLATE, ChatTemplate
     from llf_core.data.errors import DataError
     from llf_core.data.media import placeholder_of
-    from llf_core.data.template_probes import accepts_parts, media_placeholder
+    from llf_core.data.template_check import accepts_parts, media_placeholder
 
     own: Any = getattr(processor, "chat_template", None)
     renderer: Any = tokenizer if tokenizer.chat_template or not own else processor

@@ -90,7 +90,7 @@ class ChatRequest:
         top_logprobs: number of alternatives of each token, up to `MAX_TOP_LOGPROBS`.
         json_schema: JSON schema that the reply follows; `{}` for any JSON object, None for free text.
         template_options: further variables of the chat template, such as `enable_thinking`.
-        media_limits: attributes of `llf_core.data.media_limits.MediaLimits` that differ from its defaults.
+        media_limits: attributes of `llf_core.data.media_files.MediaLimits` that differ from its defaults.
         embed: whether the prompt is answered with its embedding (`Embedded`) instead of a reply.
         continue_last: whether the reply continues the last message, which is the assistant's, instead of answering it.
 

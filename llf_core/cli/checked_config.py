@@ -83,8 +83,7 @@ def with_data_checks(report: Report) -> Report:
     """Add the problems found in the first records of the data sets, if the config has no other errors."""
     if not report.ok:
         return report
-    from llf_core.data.media_problems import media_problems
-    from llf_core.data.precheck import dataset_problems, template_problems
+    from llf_core.data.precheck import dataset_problems, media_problems, template_problems
     from llf_core.estimate.fast_kernels import kernel_problems
 
     config = report.config

@@ -378,7 +378,7 @@ class MetricDeclaration(Declaration):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FormatDeclaration(Declaration):
-    """A layout of a data set's records; implemented by a `llf_core.data.formats.dataset_format.DatasetFormat`.
+    """A layout of a data set's records; implemented by a `llf_core.data.formats.DatasetFormat`.
 
     Attributes:
         layout: `instruction` (columns for prompt and response), `turns` (a list of messages) or `text`.

@@ -13,20 +13,20 @@ from llf_core.config.did_you_mean import any_of, did_you_mean, listed
 from llf_core.config.number_format import percent
 from llf_core.config.registry import declared, stage_of
 from llf_core.config.stage import StageSection
+from llf_core.data.conversation import ANSWERS, DATA_KINDS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.errors import BadExample, DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, DATA_KINDS, PAIRS, PROMPTS, TEXTS, UNPAIRED
-from llf_core.data.formats.dataset_format import DatasetFormat
+from llf_core.data.formats import DatasetFormat
 from llf_core.data.media import KINDS
-from llf_core.data.rename_fields import rename_fields
+from llf_core.data.records import rename_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
     from llf_core.data.records import Row
-    from llf_core.data.source import Source
+    from llf_core.data.sources import Source
 
 TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")

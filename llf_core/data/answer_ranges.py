@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.data.chat_template import GENERATION, template_error, with_either_arguments
 from llf_core.data.common_prefix import common_prefix_length
+from llf_core.data.conversation import ANSWER, PLAIN, Rendered
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER, PLAIN
 from llf_core.data.media import PLACEHOLDER, content_parts
-from llf_core.data.rendered import Rendered
 from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.chat_template import ChatTemplate
-    from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.conversation import Conversation, Message
 
 MARKERS = re.compile(f"([{BOUNDARY}{ANSWER_START}{ANSWER_END}])")
 SHOWN_CHARACTERS = 60

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from llf_core.config.did_you_mean import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.media import content_parts
-from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, why_never_ends
+from llf_core.data.template_facts import NO_CHAT_TEMPLATE, NOTHING, TurnEnds, find_turn_ends, why_never_ends
 from llf_core.data.templates import FastRenderer, named_template, render
-from llf_core.data.turn_ends import NOTHING, TurnEnds, find_turn_ends
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.formats.conversation import Message
+    from llf_core.data.conversation import Message
 
 Result = TypeVar("Result")
 OWN_TEMPLATE = "the model's own"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.answer_ranges import render_all, render_answers, render_prompt
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED, Rendered
 from llf_core.data.errors import BadExample
-from llf_core.data.example import Chunk, Example
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
+from llf_core.data.example_store import Chunk, Example
 from llf_core.data.label_mask import Encoded, Tokens, encode
 from llf_core.data.media import (
     PREFIX_ATTENTION,
@@ -24,14 +24,11 @@ from llf_core.data.media import (
     check_no_placeholders,
     encode_multimodal,
 )
-from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits, too_long
-from llf_core.data.rendered import Rendered
-from llf_core.data.special_tokens import SplittingTokenizer, splitting_tokenizer
-from llf_core.data.template_check import fields_of
-from llf_core.data.template_probes import accepts_parts, media_placeholder
-from llf_core.data.text_blocks import first_token
+from llf_core.data.media_files import DEFAULT_LIMITS, MediaLimits, too_long
+from llf_core.data.packing import first_token
+from llf_core.data.template_check import accepts_parts, fields_of, media_placeholder
 from llf_core.data.truncation import ConversationTruncator, count_trained, split_blocks, split_long
-from llf_core.data.word_cache import fast_tokenizer_of
+from llf_core.data.word_cache import SplittingTokenizer, fast_tokenizer_of, splitting_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,9 +38,9 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.chat_template import ChatTemplate
-    from llf_core.data.fast_tokenizer import FastTokenizer
-    from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
+    from llf_core.data.word_cache import FastTokenizer
 
 RenderedRows = list[tuple[int, "Conversation", Rendered]]
 """Record index, conversation and rendered text of each example."""

@@ -1,31 +1,41 @@
-"""Stores examples as Arrow files: written row by row, read by memory mapping."""
+"""Stores examples as Arrow files, read by memory mapping.
+
+Prepared data sets are kept under `LLF_HOME/cache/data`, keyed by everything that determines their examples.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import re
+import shutil
+import tempfile
 from array import array
-from typing import TYPE_CHECKING, Self, TextIO
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 from zipfile import BadZipFile
 
 import numpy as np
 
+from llf_core.data.conversation import ANSWERS, PAIRS, UNPAIRED
 from llf_core.data.errors import DataError
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, UNPAIRED
+from llf_core.runs import home
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     import pyarrow as pa
     from datasets import Dataset
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
     from llf_core.config.declaration import DataKind
-    from llf_core.data.example import Example
+    from llf_core.data.template_check import Field
+
 
 COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "hash")
 """Columns of the counts, one row per example.
@@ -34,7 +44,6 @@ In order: tokens; trained tokens; tokens before truncation; trained tokens that 
 set; hash that is equal for examples with equal columns, see `content_hash`.
 """
 SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash")
-
 
 OF_CONTENT = {None, errno.ENOENT, errno.EISDIR}
 """Errors of a file that is cut off, missing or a folder, unlike those of a disk."""
@@ -237,3 +246,107 @@ def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[in
     selected = examples._indices  # noqa: SLF001 - rows of the table; reading a selection itself would copy its tokens
     counted = table if selected is None else table[selected.column(0).to_numpy()]
     return counted.astype(np.int64)
+
+
+class Example(NamedTuple):
+    """A training example.
+
+    Attributes:
+        index: index of the record that it comes from.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`, -100 where a token does not contribute to the loss.
+        cut: number of tokens that `cutoff_len` removed.
+        cut_learned: number of those that would contribute to the loss; 0 for a preference pair.
+        learned: number of labels that contribute to the loss, see `count_trained`; of a pair in both sequences.
+        more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
+            preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
+            `rejected_seen`).
+    """
+
+    index: int  # type: ignore[assignment]  # nobody looks a value up in it
+    ids: Sequence[int]
+    labels: Sequence[int]
+    cut: int
+    cut_learned: int
+    learned: int
+    more: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Chunk:
+    """Result of encoding some records.
+
+    Attributes:
+        dropped: index and reason of every record that gives no example, or not one for each of its responses.
+        digests: SHA-256 of each valid record, in order; independent of the file format.
+        fields: fields of the conversations beyond role and content, see `fields_of`.
+    """
+
+    examples: list[Example] = field(default_factory=list)
+    dropped: list[tuple[int, str]] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    rows: int = 0
+    fields: set[Field] = field(default_factory=set)
+
+
+VERSION = 8
+"""Version of the cache; increased when the same settings would give other examples."""
+DONE_FILE = "report.json"
+KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hexadecimal) of everything that determines how a tokenizer splits text.
+
+    A tokenizer written in Python is identified by the files that it saves.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    core = backend.to_str() if backend is not None else _saved_vocabulary(tokenizer)
+    rest = [type(tokenizer).__name__, repr(sorted(tokenizer.special_tokens_map.items()))]
+    return hashlib.sha256("\0".join([core, *rest]).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _saved_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    with tempfile.TemporaryDirectory(prefix="llf-tokenizer-") as folder:
+        paths = sorted(Path(path) for path in tokenizer.save_vocabulary(folder))
+        saved = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
+    return json.dumps([tokenizer.get_vocab(), saved], sort_keys=True)
+
+
+def cache_key(parts: Mapping[str, object]) -> str:
+    """Hash everything that determines the examples, and the version of the cache, to 32 hexadecimal digits."""
+    text = json.dumps({"version": VERSION, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = False) -> tuple[Path, bool]:
+    """Return the folder of a prepared data set, and whether it was cached; build it if it is missing.
+
+    Another process that needs the same folder waits. A folder under its final name is always complete.
+
+    Args:
+        make: fills an empty folder; its last file is `report.json`.
+        rebuild: build it again even if it is cached.
+    """
+    from llf_core.runs.lock import shared_lock
+
+    if not KEY.fullmatch(key):
+        msg = f"{key!r} is not a key of `cache_key`. Expected 32 hexadecimal digits."
+        raise ValueError(msg)
+    base = home() / "cache" / "data"
+    base.mkdir(parents=True, exist_ok=True)
+    folder = base / key
+    with shared_lock(f"data-{key}", "Another process prepares the same data. Waiting for it."):
+        if (folder / DONE_FILE).is_file() and not rebuild:
+            return folder, True
+        partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{key}-"))
+        try:
+            make(partial)
+            if folder.exists():
+                # Processes that have mapped the old files keep them, although their names are gone.
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return folder, False

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.fast_tokenizer import concatenate, split_at
-from llf_core.data.word_cache import fast_tokenizer_of
+from llf_core.data.word_cache import concatenate, fast_tokenizer_of, split_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.fast_tokenizer import FastTokenizer, Pieces
-    from llf_core.data.rendered import Rendered
+    from llf_core.data.conversation import Rendered
+    from llf_core.data.word_cache import FastTokenizer, Pieces
 
 
 class Turn(NamedTuple):

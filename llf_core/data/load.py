@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import listed
-from llf_core.data.cloud_storage import CloudFile, fetch_file
-from llf_core.data.data_file import file_type
+from llf_core.data.data_file import CloudFile, fetch_file, file_type
 from llf_core.data.errors import DataError
 from llf_core.data.file_readers import READERS, read_file, record_unit, records_of_batch
-from llf_core.data.hub import load_hub_dataset
 from llf_core.data.records import BrokenLine, Record, RecordOrBroken
+from llf_core.data.sources import load_hub_dataset
 from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
     from llf_core.data.data_file import File
-    from llf_core.data.source import Source
+    from llf_core.data.sources import Source
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.paths import expanded
+from llf_core.data.conversation import Medium, cell_of
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import Medium, cell_of
 from llf_core.data.label_mask import Encoded, Turn, build_labels
 from llf_core.data.media_files import INLINE, open_audio, open_image, open_video, reason
 
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import ProcessorMixin
 
-    from llf_core.data.fast_tokenizer import FastTokenizer
-    from llf_core.data.formats.conversation import Conversation, Message
-    from llf_core.data.media_limits import MediaLimits
-    from llf_core.data.rendered import Rendered
+    from llf_core.data.conversation import Conversation, Message, Rendered
+    from llf_core.data.media_files import MediaLimits
+    from llf_core.data.word_cache import FastTokenizer
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
 PROCESSOR_ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.name_checks.model_folder import folder_of
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_files import MediaLimits
 from llf_core.data.media_rules import OF_ANOTHER_KIND, RULES, MediaSettings
-from llf_core.data.template_tokens import FAST, MAX_TOKENIZER_BYTES, own_template_text
+from llf_core.data.template_facts import FAST, MAX_TOKENIZER_BYTES, own_template_text
 from llf_core.untrusted import MODEL_SETTINGS_BYTES, UnreadableError, read_bytes, read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llf_core.config import RunConfig
-    from llf_core.data.media_headers import Header
+    from llf_core.data.media_files import Header
 
 FILE = Path(__file__).with_name("media_tokens.toml")
 SETTINGS = (

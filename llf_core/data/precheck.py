@@ -1,4 +1,4 @@
-"""Checks of the data, before it is read, that a run would fail by: sets, columns, kinds, chat templates."""
+"""Checks of the data, before it is read, that a run would fail by: sets, columns, kinds, chat templates, media."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from llf_core.config import Fix, Problem
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.data_sets import DEMO, DEMO_PAIRS
-from llf_core.config.name_checks.model_folder import folder_of
+from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.paths import COMPRESSED
 from llf_core.config.registry import declared
 from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind, stages_for, wanted_kind
 from llf_core.data.chat_template import OWN_TEMPLATE
+from llf_core.data.conversation import ANSWERS, PAIRS, REASONING_FIELDS, TEXTS, cell_of
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import BadExample, DataError, EntryError, OtherKindError
 from llf_core.data.file_readers import read_file, record_unit
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, REASONING_FIELDS, TEXTS
 from llf_core.data.load import no_records_error, open_source
-from llf_core.data.records import BrokenLine, Record
-from llf_core.data.rename_fields import renames_of
-from llf_core.data.sources import sources_of
+from llf_core.data.media import KINDS, add_media
+from llf_core.data.media_files import check_medium
+from llf_core.data.records import BrokenLine, Record, renames_of
+from llf_core.data.sources import media_dir, sources_of
 from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fields_of
-from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, SETTINGS, own_template_text, why_never_ends_here
+from llf_core.data.template_facts import NO_CHAT_TEMPLATE, SETTINGS, own_template_text, why_never_ends_here
 from llf_core.data.templates import named_template
+from llf_core.estimate.model_shapes import is_multimodal
 from llf_core.runs import home
 from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.records import RecordOrBroken, Row
-    from llf_core.data.source import Source
+    from llf_core.data.sources import Source
     from llf_core.data.template_check import Field
 
 
 WHOLE_FILE_TYPES = frozenset({"json"})
 """File types that must be read completely for their first record."""
+
 MAX_FILE_BYTES = 4_000_000
 """Maximum size of such a file, or of a compressed file, for the quick check."""
 
@@ -291,3 +294,51 @@ def _source(config: RunConfig, folder: Path | None) -> str | None:
     if folder is None:
         return None
     return own_template_text(folder)
+
+
+MOST_RECORDS = 20
+"""Number of records of a data set whose media are checked."""
+
+
+def media_problems(config: RunConfig) -> tuple[Problem, ...]:
+    """Check the media of the first records of a config's local data: whether each file exists and is an image.
+
+    One warning per `dataset` or `eval_dataset`; none for a text model, which leaves media out.
+    """
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    settings = {} if folder is None else config_of(folder)
+    if settings and not is_multimodal(settings):
+        return ()
+    kind, found = wanted_kind(config), []
+    for key in FIELDS:
+        for name in config.get(key) or ():
+            results = [*islice(_results(config, name, kind), MOST_RECORDS)]
+            reasons = [one for one in results if one]
+            if reasons:
+                message = (
+                    f"{len(reasons)} of the first {len(results)} records of {name} that have media cannot be used, the "
+                    f"first because {reasons[0]}. A run drops such records. Expected readable files; relative paths "
+                    f"start from {media_dir(config)} (media_dir)."
+                )
+                keys = (key, "media_dir", "model_name_or_path")
+                found.append(Problem("violation", key, config.get(key), message, severity="warning", keys=keys))
+    return tuple(found)
+
+
+def _results(config: RunConfig, name: str, kind: DataKind) -> Iterator[str]:
+    """Why each of the first records with media cannot be used; empty for one that can."""
+    found = quick_check(config, name, kind)
+    if found.reading is None:
+        return
+    columns = found.reading.columns
+    for row in found.rows:
+        if not any(cell_of(row, columns, column) for column in KINDS):
+            continue
+        try:
+            conversation = add_media(found.reading.align(row), row, columns, media_dir(config))
+            for medium in conversation.media:
+                check_medium(medium)
+        except BadExample as error:
+            yield str(error)
+        else:
+            yield ""

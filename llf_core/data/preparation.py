@@ -15,26 +15,28 @@ import llf_core.data.build as building
 from llf_core.config.rules.conditions import joins_texts, packs_examples
 from llf_core.config.rules.data import shares
 from llf_core.data.align import wanted_kind
-from llf_core.data.cache import DONE_FILE, cache_key, cached_folder, tokenizer_hash
 from llf_core.data.chat_template import NO_TEMPLATE, ChatTemplate, choose_template
+from llf_core.data.conversation import TEXTS
 from llf_core.data.example_store import (
     COUNT_COLUMNS,
+    DONE_FILE,
     HASH_COLUMN,
     SET_COLUMN,
+    cache_key,
+    cached_folder,
     damaged_cache,
     drop_duplicates,
     open_examples,
     split_validation,
+    tokenizer_hash,
     write_jsonl,
 )
-from llf_core.data.formats.conversation import TEXTS
-from llf_core.data.interleave import interleave_order
 from llf_core.data.load import OpenedDataset, open_source
 from llf_core.data.media import check_options
-from llf_core.data.packing import PackedRows, pack
+from llf_core.data.packing import PackedRows, first_token, pack, plan_blocks, write_blocks
 from llf_core.data.report import DataReport, decode_row
 from llf_core.data.sources import media_dir, sources_of
-from llf_core.data.text_blocks import first_token, plan_blocks, write_blocks
+from llf_core.data.streaming import interleave_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.example import Example
+    from llf_core.data.example_store import Example
     from llf_core.data.template_check import TemplateCheck
 
 MAX_NAMED = 5

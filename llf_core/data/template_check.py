@@ -1,18 +1,21 @@
 """Checks a chat template with sentinels: what it renders, whether it rewrites earlier turns, whether it ends answers.
 
 A sentinel is a word that occurs nowhere else. A field whose sentinel is missing in the rendered text is never rendered.
+
+Finds the text that a chat template writes around words and media, by rendering a message with a mark in it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.answer_ranges import render_all
 from llf_core.data.chat_template import choose_template, template_error
 from llf_core.data.common_prefix import common_prefix_length
+from llf_core.data.conversation import ANSWER, PLAIN, REASONING_FIELDS, Conversation, Message
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER, PLAIN, REASONING_FIELDS, Conversation, Message
 from llf_core.data.media import content_parts
 
 if TYPE_CHECKING:
@@ -24,18 +27,20 @@ if TYPE_CHECKING:
 
 SENTINEL = "Sentinel7f3a"
 QUESTION, REPLY, RESULT, INSTRUCTION = "Question41", "Reply58", "Result93", "Instruction17"
+
 SHOWN_BEFORE, SHOWN_AFTER = 20, 40
 """Characters shown around the first difference of two texts."""
 FUNCTION = "function_6b"
 RENDERED, DROPPED, FAILS = "rendered", "dropped", "fails"
 KEPT, REWRITTEN = "kept", "rewritten"
+
+Field = tuple[str, str]
+"""Role of a message and key; the role is empty for a key of the conversation."""
 TOOLS: Field = ("", "tools")
 SYSTEM: Field = ("system", "content")
 CALLS: Field = (ANSWER, "tool_calls")
 IN_CONTENT = f"<think>\n{SENTINEL}\n</think>\n\n{REPLY}"
 DAYS = ("2031-02-03", "2044-11-17")
-Field = tuple[str, str]
-"""Role of a message and key; the role is empty for a key of the conversation."""
 
 
 class FieldCheck(NamedTuple):
@@ -333,3 +338,85 @@ def _with_field(
     else:
         yield [_user(), _reply(**{name: SENTINEL})], None, (SENTINEL,)
         yield [_user(), *_calling(**{name: SENTINEL}), _reply()], [_tool()], (SENTINEL,)
+
+
+MARK = "\ue000"
+"""A character that no template writes (private use area)."""
+WRITTEN_LIST = re.compile(r"""['"]type['"]\s*:""")
+
+
+def answer_suffix(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
+) -> str:
+    """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
+
+    Found by adding a word to the answer: the common suffix of both texts, followed by the template's turn end.
+    """
+    text, other = _also_longer(template, tokenizer, conversation, place + 1)
+    length = common_prefix_length(text[::-1], other[::-1])
+    return text[len(text) - length :] + template.turn_ends.after(conversation.messages[place])
+
+
+def answer_header(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
+) -> str:
+    """Text that the template writes between the words of a question and its answer, such as `<|im_end|>` and a header.
+
+    Found by adding a word to the question: the rest of the prompt after the common prefix of both prompts.
+    """
+    prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
+    return prompt[common_prefix_length(prompt, other) :]
+
+
+def _also_longer(
+    template: ChatTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    conversation: Conversation,
+    end: int,
+    *,
+    add_generation_prompt: bool = False,
+) -> tuple[str, str]:
+    """The messages before `end` as text, and the same with one more word in the last one."""
+    *before, last = conversation.messages[:end]
+    text, other = (
+        template.render(tokenizer, [*before, one], conversation.tools, add_generation_prompt=add_generation_prompt)
+        for one in (last, _longer(last))
+    )
+    return text, other
+
+
+def _longer(message: Message) -> Message:
+    longer = {**message, "content": message["content"] + MARK}
+    if "parts" in message:
+        longer["parts"] = [*message["parts"], {"type": "text", "text": MARK}]
+    return longer
+
+
+def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
+
+    Others raise an error, write the list's Python representation (`[{'type': 'text', …`), or nothing.
+    """
+    message = {"role": "user", "content": MARK}
+    try:
+        text = template.render(tokenizer, [{**message, "parts": [{"type": "text", "text": MARK}]}])
+    except BadExample:
+        try:
+            template.render(tokenizer, [message])
+        except BadExample:
+            return True
+        return False
+    return MARK in text and WRITTEN_LIST.search(text) is None
+
+
+def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
+    """Placeholder that a tokenizer's own template writes for an image, video or audio; None if unsupported."""
+    if not accepts_parts(template, tokenizer):
+        return None
+    mark = {"type": "text", "text": MARK}
+    message = {"role": "user", "content": "", "parts": [mark, {"type": kind}, mark]}
+    try:
+        parts = template.render(tokenizer, [message]).split(MARK)
+    except BadExample:
+        return None
+    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 - before, between, after

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.chat_template import choose_template
-from llf_core.data.formats.conversation import ANSWER, REASONING_FIELDS
-from llf_core.data.template_check import CALLS, DROPPED, FAILS, RENDERED, REWRITTEN, SYSTEM, TOOLS, template_check
-from llf_core.data.template_facts import known_templates
-from llf_core.data.template_probes import accepts_parts
+from llf_core.data.conversation import ANSWER, REASONING_FIELDS
+from llf_core.data.template_check import (
+    CALLS,
+    DROPPED,
+    FAILS,
+    RENDERED,
+    REWRITTEN,
+    SYSTEM,
+    TOOLS,
+    accepts_parts,
+    template_check,
+)
+from llf_core.data.template_facts import ASKED, REPLIED, known_templates, next_token
 from llf_core.data.templates import TOKEN
-from llf_core.data.turn_ends import ASKED, REPLIED, next_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

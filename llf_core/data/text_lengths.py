@@ -14,17 +14,17 @@ from llf_core.config import RunConfig
 from llf_core.config.paths import expanded
 from llf_core.config.rules.conditions import joins_texts
 from llf_core.data.align import decide, wanted_kind
+from llf_core.data.conversation import cell_of
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.file_readers import read_file, row_count
-from llf_core.data.formats.conversation import cell_of
 from llf_core.data.load import open_source
 from llf_core.data.media import KINDS, PLACEHOLDER
-from llf_core.data.media_headers import Header, read_header, reads
+from llf_core.data.media_files import Header, read_header, reads
 from llf_core.data.media_tokens import media_tokens
+from llf_core.data.packing import group_ends
 from llf_core.data.records import Record
 from llf_core.data.sources import media_dir, sources_of
-from llf_core.data.text_blocks import group_ends
 from llf_core.estimate import check_fit
 from llf_core.estimate.cards import cards_of_place
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
     from llf_core.data.records import Row
-    from llf_core.data.source import Source
+    from llf_core.data.sources import Source
     from llf_core.estimate import FitCheck
 
 

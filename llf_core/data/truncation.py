@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.answer_ranges import render_answers
+from llf_core.data.conversation import ANSWER
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER
 from llf_core.data.label_mask import Tokens, Turn, encode
-from llf_core.data.template_probes import answer_header, answer_suffix
+from llf_core.data.template_check import answer_header, answer_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.chat_template import ChatTemplate
-    from llf_core.data.fast_tokenizer import FastTokenizer
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
+    from llf_core.data.word_cache import FastTokenizer
 
 
 def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:

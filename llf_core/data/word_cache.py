@@ -1,4 +1,4 @@
-"""Tokenizes texts by words, with a cache of the token ids of each word.
+"""Tokenizes texts by words, with a cache of the token ids of each word, and by a tokenizer's fast implementation.
 
 A byte-level BPE tokenizer splits a text before every single space between two words, and merges nothing across it. So
 the token ids of a text are those of its words.
@@ -10,30 +10,36 @@ import json
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from llf_core.data.fast_tokenizer import FastTokenizer, Pieces
+from llf_core.data.errors import BadExample, DataError
+from llf_core.models.bounded_tokenizers import is_tokenizer_error, panics_as_errors
+from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.fast_tokenizer import Spans
+    from llf_core.data.conversation import Conversation, Message
 
 
 MAX_WORD_LENGTH = 40
 """Maximum number of characters of a cached word; longer ones are rarely repeated."""
+
 MAX_WORDS = 200_000
 """Maximum number of cached words; about 50 MB."""
 WORDS_PER_CALL = 64
+
 SPACE_SYMBOL = "\u0120"
 """Representation of a space in a byte-level vocabulary."""
 
@@ -53,6 +59,80 @@ class WordTable:
     words: NDArray[np.int64]
     tokens: NDArray[np.int64]
     ids: NDArray[np.int32]
+
+
+Spans = tuple[tuple[int, int], ...]
+"""Ranges `[start, end)` in characters or tokens."""
+
+
+class Pieces(NamedTuple):
+    """Token ids `[tokens]`, int32, of concatenated pieces, and the start of each piece, `[pieces + 1]`."""
+
+    ids: array[int]
+    bounds: list[int]
+
+
+@dataclass
+class FastTokenizer:
+    """The fast implementation (`tokenizers` library) of a tokenizer, which tokenizes each text as a whole.
+
+    Truncation, padding and the splitting of special tokens are switched off in the backend, and no special token is
+    added.
+    """
+
+    backend: Tokenizer
+
+    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
+        """Tokenize the pieces of texts separately, so that token boundaries are where generation has them.
+
+        Args:
+            cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
+                piece.
+        """
+        whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
+        return concatenate(self._encode(whole))
+
+    def ids(self, texts: Sequence[str]) -> list[array[int]]:
+        """Token ids of each text, `[seq]` each, int32, without special tokens."""
+        ids, bounds = self.pieces(texts, [()] * len(texts))
+        return [ids[start:end] for start, end in pairwise(bounds)]
+
+    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
+        """Token ids `[seq]`, int32, of each text, and the tokens `[start, end)` that share a character with each part.
+
+        Args:
+            parts: for each text, parts `[start, end)` in characters.
+        """
+        return [
+            (ids, tuple(token_range(spans, first, last) for first, last in wanted))
+            for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
+        ]
+
+    def _encode(self, texts: Sequence[str]) -> list[array[int]]:
+        self._reset_options()
+        # Repeated texts, such as a common system prompt, are tokenized once.
+        distinct = list(dict.fromkeys(texts))
+        # Faster than `encode_batch`, since it computes no offsets.
+        with _encoding_errors():
+            found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
+        known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
+        return [known[text] for text in texts]
+
+    def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
+        """Token ids of texts, and the characters `[start, end)` of each token."""
+        self._reset_options()
+        with _encoding_errors():
+            found = self.backend.encode_batch(texts, add_special_tokens=False)
+        return [(array("i", one.ids), tuple(one.offsets)) for one in found]
+
+    def _reset_options(self) -> None:
+        # Earlier users may have left these options on. Set only if they are: another thread may be using the tokenizer.
+        if self.backend.truncation is not None:
+            self.backend.no_truncation()
+        if self.backend.padding is not None:
+            self.backend.no_padding()
+        if self.backend.encode_special_tokens:
+            self.backend.encode_special_tokens = False
 
 
 @dataclass
@@ -183,9 +263,11 @@ def fast_tokenizer_of_backend(backend: Tokenizer) -> FastTokenizer:
 
 
 BLANK = 0x20
+
 SPACES = np.zeros(256, dtype=bool)
 """Single bytes that are whitespace in Python, whose definition is wider than Unicode's."""
 SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
+
 WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
 """Whitespace that has two or three bytes in UTF-8."""
 
@@ -258,6 +340,7 @@ def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
 # Patterns with which byte-level tokenizers split texts: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. None can
 # match a space after a character that is not white space, and none has a lookbehind.
 ENDINGS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+
 MAIN = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + ENDINGS,
@@ -268,6 +351,7 @@ MAIN = {
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + ENDINGS,
 }
+
 BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
 """Patterns without spaces that split off parts before."""
 
@@ -301,3 +385,136 @@ def _splits(part: dict[str, Any]) -> bool | None:
         pattern = part["pattern"].get("Regex")
         return True if pattern in MAIN else False if pattern in BESIDE else None
     return None
+
+
+def split_at(text: str, cuts: Sequence[int]) -> list[str]:
+    """Split a text at positions where the tokenizer must not merge across; gives `len(cuts) + 1` pieces."""
+    return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
+
+
+def concatenate(pieces: Sequence[array[int]]) -> Pieces:
+    """Concatenate the token ids of pieces, `[seq]` each, int32."""
+    bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
+    return Pieces(array("i", b"".join(pieces)), bounds)
+
+
+@contextmanager
+def _encoding_errors() -> Iterator[None]:
+    """Context manager that converts the library's encoding errors to `DataError`, also from another process."""
+    try:
+        with panics_as_errors():
+            yield
+    except Exception as error:
+        if not is_tokenizer_error(error):
+            raise
+        raise DataError(
+            f"The model's tokenizer cannot encode a text of the data: {first_line(error)} Its tokenizer.json may be "
+            "damaged. Copy or download the model again, or remove the text."
+        ) from error
+
+
+def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
+    """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search."""
+    start = bisect_right(spans, first, key=itemgetter(1))
+    return start, bisect_left(spans, last, lo=start, key=itemgetter(0))
+
+
+SPLIT = "\ue004"
+"""Marker (private use) inside a special token that is read as text. It leaves no token."""
+
+
+@dataclass
+class SplittingTokenizer(FastTokenizer):
+    """A fast tokenizer that splits special tokens of the data at `SPLIT`, a token that is dropped.
+
+    Attributes:
+        places: for each special token of the model, the position of `SPLIT` in it: after its first token as text.
+    """
+
+    places: dict[str, int]
+
+    @cached_property
+    def _inner(self) -> FastTokenizer:
+        return fast_tokenizer_of_backend(self.backend)
+
+    @cached_property
+    def _mark(self) -> int:
+        mark = self.backend.token_to_id(SPLIT)
+        assert mark is not None  # noqa: S101 - `splitting_tokenizer` has added it
+        return mark
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.places, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def marked(self, conversation: Conversation) -> Conversation:
+        """Put `SPLIT` into the special tokens in all texts of a conversation, before it is rendered."""
+        rejected, tools = conversation.rejected, conversation.tools
+        return replace(
+            conversation,
+            tools=None if tools is None else tuple(map(self._value, tools)),
+            messages=tuple(self._message(one) for one in conversation.messages),
+            rejected=None if rejected is None else self._message(rejected),
+        )
+
+    def _message(self, message: Message) -> Message:
+        return {key: value if key == "role" else self._value(value) for key, value in message.items()}
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            if SPLIT in value:
+                raise BadExample("its text has the private-use character U+E004")
+            return self._pattern.sub(self._split, value)
+        if isinstance(value, dict):
+            return {self._value(key): self._value(one) for key, one in value.items()}
+        return type(value)(map(self._value, value)) if isinstance(value, list | tuple) else value
+
+    def _split(self, match: re.Match[str]) -> str:
+        place = self.places[match[0]]
+        return match[0][:place] + SPLIT + match[0][place:]
+
+    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
+        """See `FastTokenizer.pieces`; markers give no token."""
+        found = self._inner.pieces(texts, cuts)
+        ids, before = self._without_marks(found.ids)
+        return Pieces(ids, [before[place] for place in found.bounds])
+
+    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
+        """See `FastTokenizer.locate`; the characters of `parts` include markers."""
+        located = []
+        for marked, spans in self._inner.locate(texts, parts):
+            ids, before = self._without_marks(marked)
+            located.append((ids, tuple((before[start], before[end]) for start, end in spans)))
+        return located
+
+    def _without_marks(self, ids: array[int]) -> tuple[array[int], list[int]]:
+        """Token ids without those of markers, and for each old position the number of tokens left before it."""
+        kept = np.frombuffer(ids, np.int32) != self._mark if len(ids) else np.zeros(0, dtype=bool)
+        left = type(ids)("i", np.frombuffer(ids, np.int32)[kept].tobytes()) if len(ids) else ids
+        return left, list(accumulate(kept.tolist(), initial=0))
+
+
+def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenizer:
+    """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens."""
+    if not tokenizer.is_fast:
+        raise DataError(
+            "split_special_tokens needs a fast tokenizer, and the model has a slow one. Set split_special_tokens: "
+            "false, or use a model with tokenizer.json."
+        )
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(tokenizer.backend_tokenizer.to_str())
+    special = {one.content for one in backend.get_added_tokens_decoder().values() if one.special}
+    places = {token: _first_end(backend, token) for token in special if len(token) > 1}
+    backend.encode_special_tokens = False
+    backend.add_special_tokens([AddedToken(SPLIT, normalized=False)])
+    return SplittingTokenizer(backend, places)
+
+
+def _first_end(backend: Tokenizer, token: str) -> int:
+    """End of the first token of a special token that is read as text."""
+    backend.encode_special_tokens = True
+    ends = [end for _, end in backend.encode(token, add_special_tokens=False).offsets]
+    return next((end for end in ends if 0 < end < len(token)), 1)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.data.cache import tokenizer_hash
+from llf_core.data.example_store import tokenizer_hash
 from llf_core.evaluation.data_settings import tokenization_of
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.examples import read_examples, read_validation, validation_names

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import stages_for, wanted_kind
+from llf_core.data.conversation import PROMPTS, TEXTS, answer_text
 from llf_core.data.errors import OtherKindError
 from llf_core.data.example_store import SET_COLUMN
-from llf_core.data.formats.conversation import PROMPTS, TEXTS, answer_text
 from llf_core.data.preparation import prepare
 from llf_core.data.sources import sources_of
 from llf_core.data.validation_split import conversations_at
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
     from llf_core.data.preparation import Prepared
 
 

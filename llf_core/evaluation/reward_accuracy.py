@@ -142,8 +142,8 @@ def _pairs(
 
     from llf_core.data import DataError
     from llf_core.data.align import PEEK_ROWS, decide
+    from llf_core.data.conversation import PAIRS
     from llf_core.data.errors import BadExample
-    from llf_core.data.formats.conversation import PAIRS
     from llf_core.data.load import open_source, read_source
     from llf_core.data.records import BrokenLine
     from llf_core.data.sources import sources_of

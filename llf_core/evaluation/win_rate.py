@@ -131,7 +131,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
 ) -> tuple[list[Messages], dict[str, list[str]]]:
     from llf_core.data import template_of
     from llf_core.data.answer_ranges import render_prompt
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
     from llf_core.data.label_mask import Encoded, encode
     from llf_core.data.validation_split import validation_conversations
     from llf_core.evaluation.load_run import load_base_and_tuned

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.registry import stage_of
 from llf_core.config.rules.stages import parse_reward_weights
 from llf_core.data import DataError
-from llf_core.data.prompts import prompts_of
+from llf_core.data.validation_split import prompts_of
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards
 from llf_core.rewards.call_reward import LARGEST
 from llf_core.rewards.signature import TRAINER_PARAMETERS
@@ -18,7 +18,7 @@ from llf_core.stages.base.cannot_continue import StopTraining
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.data.prompts import Prompts
+    from llf_core.data.validation_split import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from llf_core.config.declarations.stages.dpo import PREFERENCE_LOSSES, DPOOptions
-from llf_core.data.pair_collator import PairCollator
+from llf_core.data.collate import PairCollator
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.preference_losses import (

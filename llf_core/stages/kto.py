@@ -9,8 +9,8 @@ import torch
 
 from llf_core.config.declarations.stages.dpo import KTOOptions
 from llf_core.config.ignore_index import IGNORED
+from llf_core.data.collate import PairCollator
 from llf_core.data.errors import DataError
-from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count

@@ -20,10 +20,9 @@ from torch import nn
 from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.config import fields
 from llf_core.config.reference_model import names_reference, precomputes_reference
+from llf_core.data.collate import SECOND_ANSWER
 from llf_core.data.media import stored_media
-from llf_core.data.media_files import INLINE
-from llf_core.data.media_limits import MediaLimits
-from llf_core.data.pair_collator import SECOND_ANSWER
+from llf_core.data.media_files import INLINE, MediaLimits
 from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_folder import find_adapter
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from llf_core.data.pair_collator import PairCollator
+    from llf_core.data.collate import PairCollator
 
     Table = NDArray[np.float32 | np.float64]
     from torch import Tensor

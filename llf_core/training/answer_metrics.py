@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.rules.evaluation import evaluation_sets, of_set
+from llf_core.data.conversation import answer_text
 from llf_core.data.example_store import SET_COLUMN
-from llf_core.data.formats.conversation import answer_text
 from llf_core.data.validation_split import conversations_at
 from llf_core.generation.generate import continuations, end_tokens, without_accelerate
 from llf_core.generation.message_prompt import PromptError, context_length, render_messages, takes_tools
@@ -22,7 +22,7 @@ from llf_core.runs.formatting import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.conversation import Conversation
     from llf_core.metrics import Metric
     from llf_core.metrics.measure import Numbers
     from llf_core.stages.base.context import TrainingContext

@@ -15,7 +15,7 @@ from llf_core.config.rules.conditions import no_accuracy_reason, no_sets_reason,
 from llf_core.config.rules.evaluation import best_metric, evaluation_metrics, evaluation_sets
 from llf_core.data import Collator
 from llf_core.data.example_store import SET_COLUMN
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_files import MediaLimits
 from llf_core.data.streaming import Stream
 from llf_core.runs import Checkpoints
 from llf_core.runs.step_counters import COUNTERS, WHAT_TO_DO, CountersError, read_counters

@@ -9,10 +9,10 @@ import numpy as np
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, PackedRows
+from llf_core.data.conversation import UNPAIRED
 from llf_core.data.example_store import lengths
-from llf_core.data.formats.conversation import UNPAIRED
-from llf_core.data.prompts import prompts_of
 from llf_core.data.streaming import Stream
+from llf_core.data.validation_split import prompts_of
 from llf_core.models.position_table import position_limit
 
 if TYPE_CHECKING:

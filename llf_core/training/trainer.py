@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import Subset
 
 from llf_core.config.rules.evaluation import of_set
-from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
+from llf_core.data.collate import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.stages.base.ranks import average_gradients, from_all, from_main, largest_of_ranks, sum_over_ranks

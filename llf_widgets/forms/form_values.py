@@ -13,8 +13,7 @@ from llf_core.config.read_config import dump_yaml
 from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
-from llf_core.data.media_problems import media_problems
-from llf_core.data.precheck import dataset_problems, template_problems
+from llf_core.data.precheck import dataset_problems, media_problems, template_problems
 from llf_core.data.sources import CELL_ROWS_LABEL
 from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.launchers import launch_problem

@@ -192,7 +192,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
         StageDeclaration,
     )
     from llf_core.config.registry import DECLARATION_TYPES, declared
-    from llf_core.data.formats.dataset_format import DatasetFormat
+    from llf_core.data.formats import DatasetFormat
     from llf_core.methods.method import Method
     from llf_core.metrics.base_metric import Metric
     from llf_core.modifiers.modifier import Modifier

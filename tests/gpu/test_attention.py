@@ -23,8 +23,8 @@ from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.data import Collator
+from llf_core.data.collate import PairCollator
 from llf_core.data.packing import PackedRows
-from llf_core.data.pair_collator import PairCollator
 
 # Largest relative distance (of norms) from float64. A format's step is 2^-8 (bfloat16), 2^-11 (float16), 2^-24
 # (float32): probabilities and outputs are rounded once each, gradients some times more, and TF32 is off.

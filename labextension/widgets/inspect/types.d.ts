@@ -1,4 +1,4 @@
-/** How a data set is read; see `llf_core.data.inspect.column_roles.readings`. */
+/** How a data set is read; see `llf_core.data.inspect.inspection.readings`. */
 export type Reading = UnreadSet & (ReadColumns | ReadingError);
 
 interface UnreadSet {
@@ -63,7 +63,7 @@ export interface Overview {
   cutoff: number;
 }
 
-/** What another cutoff would cost; see `llf_core.data.inspect.lengths.cost`. */
+/** What another cutoff would cost; see `llf_core.data.inspect.notable_records.cost`. */
 export interface CutoffCost {
   cutoff: number;
   cut: number;

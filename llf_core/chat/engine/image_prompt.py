@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.picture import checked_url, is_picture
 from llf_core.chat.prompt import prompt_text
 from llf_core.chat.request import RequestError
+from llf_core.data.conversation import Medium
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import Medium
 from llf_core.data.media import process
-from llf_core.data.media_files import INLINE
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_files import INLINE, MediaLimits
 from llf_core.models.processor import reads_images
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import os
 import sys
 from typing import TextIO
 
-from llf_core.data.inspect.column_roles import all_roles, readings
-from llf_core.data.inspect.inspection import Inspection
+from llf_core.data.inspect.inspection import Inspection, all_roles, readings
 from llf_core.runs.process_log import log_to
 from llf_core.user_error import UserError
 

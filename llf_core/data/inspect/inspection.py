@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.data.align import PEEK_ROWS, decide
+from llf_core.data.align import PEEK_ROWS, decide, formats, roles, wanted_kind
 from llf_core.data.build import Builder, EncodingSettings, ProgressReporter, skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
-from llf_core.data.inspect.explain_example import collapse_media, tokens_by_turn, tokens_without_turns
-from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
-from llf_core.data.inspect.notable_records import Notable, duplicates, from_report, leaks, longest, page
-from llf_core.data.inspect.untruncated_example import untruncated_examples
+from llf_core.data.inspect.explain_example import (
+    collapse_media,
+    tokens_by_turn,
+    tokens_without_turns,
+    untruncated_examples,
+)
+from llf_core.data.inspect.notable_records import (
+    Notable,
+    candidate_cutoffs,
+    cost,
+    duplicates,
+    from_report,
+    histogram,
+    leaks,
+    longest,
+    page,
+)
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import media_token_ids
 from llf_core.data.packing import PackedRows
@@ -36,10 +49,9 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder
-    from llf_core.data.inspect.explain_example import ShownTurn
-    from llf_core.data.inspect.untruncated_example import UntruncatedExample
+    from llf_core.data.inspect.explain_example import ShownTurn, UntruncatedExample
     from llf_core.data.preparation import Prepared
-    from llf_core.data.source import Source
+    from llf_core.data.sources import Source
 
 PART = 500  # examples decoded at once in a search
 SEARCH_SECONDS = 1.0
@@ -396,3 +408,36 @@ def earlier_speed(config: RunConfig) -> float | None:
         if len(values) >= 3:  # noqa: PLR2004 - the first ones are slow
             return float(np.median(np.asarray(values)[1:]))
     return None
+
+
+def all_roles(config: RunConfig) -> dict[str, list[str]]:
+    """Roles that columns can have for the config's stage: for each format, required ones first."""
+    kind = wanted_kind(config)
+    return {name: list(roles(name, kind)) for name in formats(kind)}
+
+
+def readings(config: RunConfig) -> list[dict[str, object]]:
+    """Describe how each data set of a config is read, before its preparation.
+
+    Returns:
+        For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
+        `format`, `columns` (the set's column of each role), `fits` (fraction of the first rows that match), `reason`.
+        If it cannot be read, `error` in place of the last four.
+    """
+    data = config.data
+    found = []
+    for source in sources_of(config, (*(data.dataset or ()), *(data.eval_dataset or ()))):
+        one: dict[str, object] = {"dataset": source.label, "names": [], "entry": source.formatting is not None}
+        one["entry"] = one["entry"] and data.dataset_format is None
+        try:
+            opened = open_source(source, config.model.cache_dir, streaming=data.streaming)
+            entries = read_source(opened, data.max_samples, config.training.seed)
+            rows = [record.row for record in islice(skip_broken(entries, source.label, []), PEEK_ROWS)]
+            one["names"] = list(dict.fromkeys(column for row in rows for column in row))
+            reading = decide(source, rows, wanted_kind(config))
+        except DataError as error:
+            found.append(one | {"error": str(error)})
+            continue
+        one |= {"format": reading.format, "columns": reading.columns, "fits": reading.fits, "reason": reading.reason}
+        found.append(one)
+    return found

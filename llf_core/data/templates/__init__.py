@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
-    from llf_core.data.formats.conversation import Message
+    from llf_core.data.conversation import Message
 
 FOLDER = Path(__file__).parent
 BOUNDARY, ANSWER_START, ANSWER_END = "\ue001", "\ue002", "\ue003"

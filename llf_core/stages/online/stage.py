@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, RLOOConfig
 
     from llf_core.config.option import Section
-    from llf_core.data.prompts import Prompts
+    from llf_core.data.validation_split import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.completion_scores import PromptScoring
@@ -52,7 +52,7 @@ class OnlineStage(TrainerStage):
 
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> OnlineTrainer:
         """Create TRL's trainer with the run's prompts and reward functions, and warn of prompts that are left out."""
-        from llf_core.data.prompts import prompts_of
+        from llf_core.data.validation_split import prompts_of
         from llf_core.rewards import load_rewards
         from llf_core.stages.online.trl_rewards import TRLRewards
         from llf_core.stages.online.trl_trainers import CompletionsCallback, drop_copied_reference

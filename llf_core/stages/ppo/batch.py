@@ -23,7 +23,7 @@ def answer_batch(
     *,
     flatten: bool,
 ) -> dict[str, Any]:
-    """Make a batch of prompts with their completions, in the form of `llf_core.data.pair_collator.PairCollator`.
+    """Make a batch of prompts with their completions, in the form of `llf_core.data.collate.PairCollator`.
 
     ```
     prompts 5 6 and 7, completions 8 9 and 1  ->  input_ids   [[5, 6, 8, 9, 7, 1]]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.data.formats.conversation import Conversation
-from llf_core.data.template_probes import answer_suffix
+from llf_core.data.conversation import Conversation
+from llf_core.data.template_check import answer_suffix
 from llf_core.generation.generate import end_tokens
 from llf_core.methods.method import apply_method
 from llf_core.methods.peft_tuner import PeftTuner

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-    from llf_core.data.media_limits import MediaLimits
+    from llf_core.data.media_files import MediaLimits
 
 SAMPLING, ORDER, EVALUATION = 0, 1, 2
 """Uses of random numbers, each with its own generator."""

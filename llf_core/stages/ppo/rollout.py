@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from llf_core.data.batch_split import PER_TOKEN
+from llf_core.data.collate import BATCH_SPLIT_PER_TOKEN
 from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.stages.base.oom_retry import empty_caches
 from llf_core.stages.ppo.batch import answer_batch
@@ -47,7 +47,7 @@ class Rollout:
     @classmethod
     def joined(cls, parts: Sequence[Rollout]) -> Rollout:
         """Concatenate the completions of all parts."""
-        columns = ([getattr(one, name) for one in parts] for name in PER_TOKEN)
+        columns = ([getattr(one, name) for one in parts] for name in BATCH_SPLIT_PER_TOKEN)
         return cls(
             [row for one in parts for row in one.prompts],
             [row for one in parts for row in one.answers],
@@ -72,7 +72,7 @@ class Rollout:
         )
         lengths = torch.tensor([len(answer) for answer in self.answers])
         positions = torch.cat([torch.arange(end - length, end) for length, end in self._spans(lengths, indices)])
-        return batch | {name: getattr(self, name)[positions].to(device) for name in PER_TOKEN}
+        return batch | {name: getattr(self, name)[positions].to(device) for name in BATCH_SPLIT_PER_TOKEN}
 
     @staticmethod
     def _spans(lengths: Tensor, indices: Sequence[int]) -> list[tuple[int, int]]:
@@ -84,7 +84,7 @@ class Rollout:
         ids = {"prompts": self.prompts, "answers": self.answers}
         flat = {name: torch.tensor([token for row in rows for token in row]) for name, rows in ids.items()}
         lengths = {f"{name}.lengths": torch.tensor([len(row) for row in rows]) for name, rows in ids.items()}
-        return flat | lengths | {name: getattr(self, name).contiguous() for name in PER_TOKEN}
+        return flat | lengths | {name: getattr(self, name).contiguous() for name in BATCH_SPLIT_PER_TOKEN}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Rollout:
@@ -93,7 +93,7 @@ class Rollout:
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
             for name in ("prompts", "answers")
         )
-        numbers = [tensors[name] for name in PER_TOKEN]
+        numbers = [tensors[name] for name in BATCH_SPLIT_PER_TOKEN]
         tokens = sum(map(len, answers))
         if len(prompts) != len(answers) or not all((*prompts, *answers)) or any(len(one) != tokens for one in numbers):
             raise ValueError(

@@ -109,7 +109,7 @@ class PPO(LossStage):
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
         """Number of completion tokens in a training batch, of prompts in an evaluation batch; an int64 scalar."""
-        from llf_core.data.batch_split import document_count, trained_token_count
+        from llf_core.data.collate import document_count, trained_token_count
 
         if "targets" in batch:
             return trained_token_count(batch)

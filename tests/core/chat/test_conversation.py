@@ -19,7 +19,7 @@ from llf_core.chat.conversation_list import (
 )
 from llf_core.chat.kept_examples import keep_example
 from llf_core.chat.message_tree import ConversationError
-from llf_core.data.formats.openai import OpenAI
+from llf_core.data.formats import OpenAI
 from llf_core.runs import clean
 from llf_core.untrusted import UnreadableError
 

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data.chat_template import ChatTemplate
-from llf_core.data.formats.conversation import Conversation
+from llf_core.data.conversation import Conversation
 
 
 @pytest.fixture

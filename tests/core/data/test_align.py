@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from llf_core.data.align import decide
+from llf_core.data.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.errors import BadExample, DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
-from llf_core.data.source import Source
+from llf_core.data.sources import Source
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "2+2?"}

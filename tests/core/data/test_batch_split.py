@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.data.batch_split import balanced_cuts, document_count, split_batch
+from llf_core.data.collate import balanced_cuts, document_count, split_batch
 
 lengths_of = st.lists(st.integers(1, 30), min_size=1, max_size=9)
 

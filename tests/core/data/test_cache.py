@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_core.data.cache import DONE_FILE, cache_key, cached_folder
+from llf_core.data.example_store import DONE_FILE, cache_key, cached_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

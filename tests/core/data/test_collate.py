@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.data import Collator, DataError
-from llf_core.data.batch_split import split_batch, token_count
+from llf_core.data.collate import split_batch, token_count
 
 
 class Padding:

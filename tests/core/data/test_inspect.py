@@ -11,8 +11,8 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
 from llf_core.data.align import PEEK_ROWS
 from llf_core.data.inspect import Inspection
-from llf_core.data.inspect.column_roles import readings
-from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
+from llf_core.data.inspect.inspection import readings
+from llf_core.data.inspect.notable_records import candidate_cutoffs, cost, histogram
 from llf_core.data.load import open_source
 from llf_core.data.packing import pack
 from llf_core.data.truncation import truncated_lengths
@@ -360,7 +360,7 @@ def test_a_record_of_several_examples_is_notable_once(inspect, tokenizer):
 def test_streamed_data_is_not_downloaded_to_see_how_it_is_read(make_config, write, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "llf_core.data.inspect.column_roles.open_source",
+        "llf_core.data.inspect.inspection.open_source",
         lambda source, cache, **given: asked.append(given) or open_source(source, cache, **given),
     )
     write(ROWS)

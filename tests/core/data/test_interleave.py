@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llf_core.data import prepare
-from llf_core.data.interleave import interleave_order
+from llf_core.data.streaming import interleave_order
 
 SETS = np.array([0, 0, 0, 1, 1, 2])
 

@@ -10,9 +10,9 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import Reading
 from llf_core.data.build import TRAIN, Builder, EncodingSettings, ProgressReporter
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.encoder import Encoder
 from llf_core.data.example_store import open_examples
-from llf_core.data.formats.conversation import PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.load import open_source
 from llf_core.data.preparation import template_of
 from llf_core.data.records import Record

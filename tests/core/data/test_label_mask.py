@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.answer_ranges import RewrittenAnswer, render_all, render_answers
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import Conversation
 from llf_core.data.errors import BadExample
-from llf_core.data.fast_tokenizer import token_range
-from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import encode
+from llf_core.data.word_cache import token_range
 from tests.core.data import templates as jinja
 
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)

@@ -4,8 +4,8 @@ import pytest
 
 from llf_core.data.answer_ranges import render_all
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import Conversation
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation
 from tests.tiny import tiny_tokenizer
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.data.conversation import Conversation, Medium
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Medium
 from llf_core.data.media import add_media
-from llf_core.data.media_files import INLINE, open_image
-from llf_core.data.media_limits import DEFAULT_LIMITS
+from llf_core.data.media_files import DEFAULT_LIMITS, INLINE, open_image
 
 COLUMNS = {"images": "images"}
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from llf_core.data.media_problems import media_problems
+from llf_core.data.precheck import media_problems
 
 TEXT = {"instruction": "What is it?", "output": "A picture."}
 

@@ -11,10 +11,9 @@ from transformers import AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from llf_core.config import RunConfig
-from llf_core.data.formats.conversation import Medium
+from llf_core.data.conversation import Medium
 from llf_core.data.media import placeholder_of, process
-from llf_core.data.media_headers import Header, read_header
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_files import Header, MediaLimits, read_header
 from llf_core.data.media_tokens import FILE, media_tokens, surrounding
 from llf_core.data.preparation import prepare
 from llf_core.data.text_lengths import lengths_from_text

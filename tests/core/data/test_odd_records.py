@@ -10,12 +10,11 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, prepare
-from llf_core.data.formats.conversation import answer_text
-from llf_core.data.formats.openai import OpenAI
-from llf_core.data.formats.sharegpt import ShareGPT
+from llf_core.data.conversation import answer_text
+from llf_core.data.formats import OpenAI, ShareGPT
 from llf_core.data.media import add_media
 from llf_core.data.precheck import precheck
-from llf_core.data.prompts import prompts_of
+from llf_core.data.validation_split import prompts_of
 
 SETS = 400
 NESTED_NULLS = {"a": None, "b": [None, {"c": None}]}

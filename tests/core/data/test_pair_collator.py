@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.data.batch_split import document_count, split_batch, token_count, trained_token_count
-from llf_core.data.pair_collator import PairCollator, common_prefix_length
+from llf_core.data.collate import (
+    PairCollator,
+    common_prefix_length,
+    document_count,
+    split_batch,
+    token_count,
+    trained_token_count,
+)
 from llf_core.stages.logprobs import answer_log_probs
 from tests.tiny import tiny_llama
 

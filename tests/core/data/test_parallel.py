@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from llf_core.data.build import encode_all
 from llf_core.data.errors import DataError
-from llf_core.data.parallel import encode_all
 from llf_core.data.word_cache import CachedTokenizer
 
 
@@ -30,9 +30,9 @@ class KilledEncoder:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llf_core.data.parallel.SERIAL_CHUNKS", 0)
-    monkeypatch.setattr("llf_core.data.parallel.chunks_of", lambda records: ([one] for one in records))
-    monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
+    monkeypatch.setattr("llf_core.data.build.SERIAL_CHUNKS", 0)
+    monkeypatch.setattr("llf_core.data.build.chunks_of", lambda records: ([one] for one in records))
+    monkeypatch.setattr("llf_core.data.build.usable_cpus", lambda: 2)
 
 
 @pytest.mark.timeout(120)

@@ -7,8 +7,8 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.data import precheck as module
 from llf_core.data.align import formats, roles
+from llf_core.data.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.errors import DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.load import open_source, read_source
 from llf_core.data.precheck import precheck, quick_check
 from llf_core.data.sources import find_sources

@@ -16,9 +16,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import CTRLTokenizer, PreTrainedTokenizerFast
 
 from llf_core.data import DataError, DataReport, dump_examples, prepare
-from llf_core.data import cache as caches
-from llf_core.data.cache import tokenizer_hash
-from llf_core.data.example_store import split_validation
+from llf_core.data import example_store as caches
+from llf_core.data.example_store import split_validation, tokenizer_hash
 from llf_core.data.precheck import precheck
 from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
@@ -394,9 +393,9 @@ def test_two_processes_prepare_once(make_config, write, tokenizer, llf_home):
 
 
 def test_several_workers_make_the_same_examples(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr("llf_core.data.parallel.chunks_of.__defaults__", (7,))
-    monkeypatch.setattr("llf_core.data.parallel.SERIAL_CHUNKS", 3)
-    monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
+    monkeypatch.setattr("llf_core.data.build.chunks_of.__defaults__", (7,))
+    monkeypatch.setattr("llf_core.data.build.SERIAL_CHUNKS", 3)
+    monkeypatch.setattr("llf_core.data.build.usable_cpus", lambda: 2)
     write([*GOOD * 4, {"instruction": "x"}])
     alone = prepare(make_config(), tokenizer)
     together = prepare(make_config(preprocessing_num_workers=2, overwrite_cache=True), tokenizer)
@@ -409,8 +408,8 @@ def test_several_workers_make_the_same_examples(make_config, write, tokenizer, m
 
 
 def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr("llf_core.data.parallel.multiprocessing.get_context", pytest.fail)
-    monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
+    monkeypatch.setattr("llf_core.data.build.multiprocessing.get_context", pytest.fail)
+    monkeypatch.setattr("llf_core.data.build.usable_cpus", lambda: 2)
     write(GOOD)
     assert prepare(make_config(preprocessing_num_workers=16), tokenizer).report.examples == len(GOOD)
 

@@ -9,7 +9,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data import DataError, prepare
-from llf_core.data.prompts import prompts_of
+from llf_core.data.validation_split import prompts_of
 
 SUMS = [
     {"question": f"What is {n} and {n}?", "answer": str(2 * n), "level": n, "tags": ["sum", {"n": n}]} for n in range(6)

@@ -7,13 +7,11 @@ import signal
 
 import pytest
 
-from llf_core.data.cloud_storage import CloudFile
-from llf_core.data.data_file import file_type
+from llf_core.data.data_file import CloudFile, file_type
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.records import BrokenLine, Record
-from llf_core.data.source import Source
-from llf_core.data.sources import DEMO_FILE, find_sources
+from llf_core.data.sources import DEMO_FILE, Source, find_sources
 
 ROW = {"instruction": "a", "output": "b"}
 

@@ -6,11 +6,11 @@ import pytest
 
 from llf_core.data.align import Reading
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import ANSWERS, TEXTS
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
-from llf_core.data.formats.conversation import ANSWERS, TEXTS
 from llf_core.data.records import Record
-from llf_core.data.special_tokens import splitting_tokenizer
+from llf_core.data.word_cache import splitting_tokenizer
 from tests.tiny import END, START, STOP
 
 WRITTEN = (f"the {STOP} sea", f"{START}system\nthe ship{STOP}{STOP}", f"a {END}", "the sea <|im_ and |>", "")

@@ -14,8 +14,7 @@ from pyarrow import parquet
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.data import DataError, prepare
-from llf_core.data.interleave import STOPPING_STRATEGIES, interleave_order, interleave_streams
-from llf_core.data.streaming import shuffle_buffer
+from llf_core.data.streaming import STOPPING_STRATEGIES, interleave_order, interleave_streams, shuffle_buffer
 
 ROWS = [
     {"instruction": f"Say {number} in words", "output": f"It is {number} " * (1 + number % 4)} for number in range(40)

@@ -10,9 +10,9 @@ from llf_core.config.declarations.formats import OPENAI
 from llf_core.data import prepare
 from llf_core.data.answer_ranges import render_answers
 from llf_core.data.chat_template import choose_template
-from llf_core.data.formats.conversation import Conversation
+from llf_core.data.conversation import Conversation
 from llf_core.data.inspect import Inspection
-from llf_core.data.rename_fields import rename_fields
+from llf_core.data.records import rename_fields
 from llf_core.data.template_check import CALLS, SYSTEM, TOOLS, fields_of, template_check
 from llf_core.data.templates import named_template
 from llf_core.runs import RunReader, RunWriter, create_run

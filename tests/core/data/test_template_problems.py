@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.data.precheck import template_problems
-from llf_core.data.template_tokens import own_template_text
+from llf_core.data.template_facts import own_template_text
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 READS_ONE = "{% for m in messages %}{{ m.reasoning_content }}{{ m['content'] }}{% endfor %}"

@@ -8,7 +8,7 @@ from llf_core.config.chat_templates import template_names
 from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import DataError
 from llf_core.data.precheck import template_problems
-from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, why_never_ends_here
+from llf_core.data.template_facts import NO_CHAT_TEMPLATE, why_never_ends_here
 from llf_core.data.templates import named_template
 
 

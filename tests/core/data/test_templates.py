@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from llf_core.config.chat_templates import TOOL_FORMATS, entries, template_names
 from llf_core.data.answer_ranges import render_answers, render_prompt
 from llf_core.data.chat_template import ChatTemplate, choose_template
+from llf_core.data.conversation import Conversation
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import Conversation
 from llf_core.data.templates import FOLDER, PLAIN, named_template
 
 TWO = ("Q1", "A1", "Q2", "A2")

@@ -11,7 +11,7 @@ from llf_core.config import validate
 from llf_core.data import prepare
 from llf_core.data.example_store import COUNT_COLUMNS
 from llf_core.data.inspect import Inspection
-from llf_core.data.text_blocks import plan_blocks, write_blocks
+from llf_core.data.packing import plan_blocks, write_blocks
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.estimate import Forecaster, device_of, find_devices
 

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import Reading
+from llf_core.data.build import encode_all
 from llf_core.data.chat_template import choose_template
+from llf_core.data.conversation import Conversation
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import Tokens, Turn
-from llf_core.data.parallel import encode_all
 from llf_core.data.records import Record
 from llf_core.data.truncation import count_trained, split_long, truncate, truncated_lengths
 from tests.core.data import templates as jinja

@@ -12,9 +12,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from llf_core.data.answer_ranges import render_answers
 from llf_core.data.chat_template import choose_template
-from llf_core.data.formats.conversation import Conversation
-from llf_core.data.template_check import template_check
-from llf_core.data.template_probes import answer_suffix
+from llf_core.data.conversation import Conversation
+from llf_core.data.template_check import answer_suffix, template_check
 from llf_core.data.templates import TOKEN
 
 TRL = Path(importlib.util.find_spec("trl").submodule_search_locations[0]) / "chat_templates"

@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llf_core.data.align import Reading
+from llf_core.data.conversation import ANSWERS, PAIRS, PROMPTS
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS
-from llf_core.data.inspect.untruncated_example import untruncated_examples
+from llf_core.data.inspect.explain_example import untruncated_examples
 from llf_core.data.records import Record
 from tests.core.data import templates as jinja
 

@@ -10,8 +10,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from llf_core.data import word_cache as words_module
-from llf_core.data.fast_tokenizer import FastTokenizer, token_range
-from llf_core.data.word_cache import BESIDE, MAIN, MAX_WORD_LENGTH, CachedTokenizer, fast_tokenizer_of
+from llf_core.data.word_cache import (
+    BESIDE,
+    MAIN,
+    MAX_WORD_LENGTH,
+    CachedTokenizer,
+    FastTokenizer,
+    fast_tokenizer_of,
+    token_range,
+)
 
 CORPUS = [
     "The lighthouse keeper's lamp won't burn 12345 nights, they've said so in 1998.\n\nWhy?  Because it'll rain!",

@@ -11,7 +11,7 @@ from huggingface_hub.utils import close_session
 
 from llf_core.config.name_checks import hub as hub_module
 from llf_core.data import DataError
-from llf_core.data.hub import download_file
+from llf_core.data.sources import download_file
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs.process_log import log_to

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from llf_core.acceleration.patching.causal_head import forward, forward_hidden, install_head
-from llf_core.data.batch_split import split_batch
-from llf_core.data.collate import Collator
+from llf_core.data.collate import Collator, split_batch
 from llf_core.generation.generate import continuations
 from llf_core.generation.sampling import Sampling
 from llf_core.models.errors import ModelError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.data.cloud_storage import full_url
+from llf_core.data.data_file import full_url
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redact_nested
 from llf_core.redaction.file_modes import ModeError, file_mode, folder_mode, make_private

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from llf_core.data.batch_split import document_count
+from llf_core.data.collate import document_count
 from llf_core.stages.sft import SFT
 
 ABSURD = 2**50  # bytes: no machine has them, so the allocator's own error is raised

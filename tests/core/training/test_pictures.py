@@ -21,11 +21,10 @@ from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import Collator, DataError, prepare
-from llf_core.data.formats.conversation import Medium
+from llf_core.data.conversation import Medium
 from llf_core.data.inspect import Inspection
 from llf_core.data.media import UNUSABLE, process
-from llf_core.data.media_files import open_image, open_video
-from llf_core.data.media_limits import OPTIONAL_ENCODERS, MediaLimits
+from llf_core.data.media_files import OPTIONAL_ENCODERS, MediaLimits, open_image, open_video
 from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
-from llf_core.data.batch_split import token_count, trained_token_count
+from llf_core.data.collate import token_count, trained_token_count
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.sft import SFT
 from llf_core.training.trainer import RunTrainer

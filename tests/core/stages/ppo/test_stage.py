@@ -112,7 +112,7 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_context, tiny_model
 
 
 def test_a_batch_in_parts_has_the_same_loss(make_context):
-    from llf_core.data.batch_split import split_batch
+    from llf_core.data.collate import split_batch
 
     for fast_path in (True, False):
         stage = PPO(make_context(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))

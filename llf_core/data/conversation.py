@@ -1,4 +1,4 @@
-"""The common representation of all data sets."""
+"""The common representation of all data sets, and a rendered conversation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 PLAIN = 2  # number of keys of a message with role and content only
 ANSWER = "assistant"
+
 REASONING_FIELDS = (
     "reasoning_content", "thinking", "reasoning", "thought", "thoughts", "think", "cot", "chain_of_thought",
     "rationale",
@@ -24,13 +25,13 @@ REASONING_FIELDS = (
 """Keys of the reasoning of an answer in data sets and chat templates, the most common first."""
 LONGEST_SHOWN = 60
 
-
 # Kinds of data.
 ANSWERS: DataKind = "answers"
 PAIRS: DataKind = "pairs"
 UNPAIRED: DataKind = "unpaired_preferences"
 PROMPTS: DataKind = "prompts"
 TEXTS: DataKind = "texts"
+
 DATA_KINDS: Mapping[DataKind, str] = {
     ANSWERS: "conversations with responses",
     PAIRS: "preference pairs (chosen, rejected)",
@@ -38,6 +39,7 @@ DATA_KINDS: Mapping[DataKind, str] = {
     PROMPTS: "prompts without a response",
     TEXTS: "plain text",
 }
+
 # Beginnings of the reasons for dropping a record without an answer.
 NO_ANSWER, MISSING, UNENDED = "a response is empty", "the response is missing", "it ends with the "
 UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
@@ -306,3 +308,21 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     if odd is not None:
         raise BadExample(f"the function of a tool is {brief_value(odd['function'])}, expected an object")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools) or None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered conversation.
+
+    Attributes:
+        answers: ranges `[start, end)` of the answers in characters: from the end of the generation prompt to the end of
+            what the template writes for the turn (the end token and a newline after it).
+        cuts: positions at which the text is split before tokenization, including every boundary of an answer; None if
+            it is tokenized as a whole, as by `apply_chat_template`.
+        media: images, videos and audio, in order of their placeholders.
+    """
+
+    text: str
+    answers: tuple[tuple[int, int], ...]
+    cuts: tuple[int, ...] | None = None
+    media: tuple[Medium, ...] = ()

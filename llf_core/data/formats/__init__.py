@@ -1,1 +1,0 @@
-"""Formats of data sets, one module each, with `align(row, columns, tags)`."""
