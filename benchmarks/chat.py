@@ -200,7 +200,7 @@ def memory(adapters: Sequence[str], dtype: str) -> float:
     """Resident memory of this process after replies of the base and three adapters, relative to that with the base."""
     from dataclasses import replace
 
-    from llf_core.models.free_memory import release_free_memory
+    from llf_core.models.memory import release_free_memory
 
     sides = Sides(dtype)
     del sides.plain

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models import bf16_benchmark
+from llf_core.models import device
 
 if __name__ == "__main__":
     folder, copy = sys.argv[1:]
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).save_pretrained(copy)
     AutoTokenizer.from_pretrained(folder).save_pretrained(copy)
-    bf16_benchmark.time_bf16 = lambda: 0.5
-    bf16_benchmark.bf16_speedup(usable_cpus())
+    device.time_bf16 = lambda: 0.5
+    device.bf16_speedup(usable_cpus())

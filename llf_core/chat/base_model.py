@@ -55,9 +55,8 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
         from llf_core.models.adapter_merging import merge_adapters
         from llf_core.models.load import load_model
     from llf_core.generation import add_end_tokens
-    from llf_core.models.processor import load_processor
     from llf_core.models.resolve import resolve_model
-    from llf_core.models.tokenizer import load_tokenizer
+    from llf_core.models.tokenizer import load_processor, load_tokenizer
 
     plan = plan_base(config)
     tell("Finding the model")

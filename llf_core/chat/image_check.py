@@ -11,11 +11,10 @@ import sys
 from contextlib import redirect_stdout
 
 from llf_core.chat.target import loading_config
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.lazy_imports import prepare_imports
-from llf_core.models.processor import load_processor, reads_images
 from llf_core.models.resolve import resolve_model
-from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.tokenizer import load_processor, load_tokenizer, reads_images
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from llf_core.data.media_files import INLINE, open_image
 from llf_core.data.sources import media_dir, sources_of
 from llf_core.data.template_check import media_placeholder
 from llf_core.data.validation_split import validation_conversations
-from llf_core.models.processor import reads_images
+from llf_core.models.tokenizer import reads_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -27,11 +27,10 @@ from llf_core.chat.json_grammar import Grammars
 from llf_core.chat.prompt import PromptForm, prepare, prompt_form, too_long
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import first_line
-from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
-from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.tokenizer import load_processor, load_tokenizer
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
-from llf_core.models.remote_code import resolve_trust_remote_code
+from llf_core.models.model_source import resolve_trust_remote_code
 from llf_core.models.resolve import resolve_model
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from llf_core.chat.base_model import find_adapter_files, load_base
 from llf_core.chat.events import Failed, Finished, event_json
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import ModelError
 from llf_core.models.lazy_imports import prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
@@ -136,7 +136,7 @@ class Worker:
     def _memory(self) -> int:
         import torch
 
-        from llf_core.models.memory_in_use import memory_in_use
+        from llf_core.models.memory import memory_in_use
 
         return memory_in_use(torch.device(self._plan.device))
 
@@ -247,7 +247,7 @@ def _yield_processor() -> None:
 def failure(error: BaseException) -> Failed:
     """Failure of requests after an error that keeps a model or adapter from being loaded."""
     from llf_core.models.errors import first_line
-    from llf_core.models.out_of_memory import is_out_of_memory
+    from llf_core.models.memory import is_out_of_memory
 
     traceback.print_exception(error)
     if isinstance(error, UserError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from llf_core.data.errors import BadExample, DataError
-from llf_core.models.bounded_tokenizers import is_tokenizer_error, panics_as_errors
+from llf_core.models.bounded_templates import is_tokenizer_error, panics_as_errors
 from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:

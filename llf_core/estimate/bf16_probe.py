@@ -36,7 +36,7 @@ def default_threads() -> int:
 
 
 def probe_file() -> Path:
-    """File of the measurements of `llf_core.models.bf16_benchmark`."""
+    """File of the measurements of `llf_core.models.device`."""
     return home() / "cache" / "probe.json"
 
 

@@ -21,7 +21,7 @@ _OTHER_PART = re.compile(
     r"(?:^|\.)(?:vision\w*|visual|image\w*|audio\w*|speech\w*|multi_modal_projector|mm_projector|connector|aligner|"
     r"projector|merger|embed_vision|embed_audio|qformer)\."
 )
-"""Parts of names of weights of encoders and projectors, see `llf_core.models.multimodal_parts`."""
+"""Parts of names of weights of encoders and projectors, see `llf_core.models.architecture`."""
 _VISION_PART = re.compile(r"(?:^|\.)(?:vision\w*|visual|image\w*)\.")
 """The same of image encoders."""
 _VISION_LAYER = re.compile(r"\.(?:layers?|blocks)\.(\d+)\.")

@@ -7,9 +7,8 @@ from llf_core.evaluation.data_settings import tokenization_of
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.examples import read_examples, read_validation, validation_names
 from llf_core.evaluation.request import VALIDATION
-from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
-from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.tokenizer import load_processor, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin

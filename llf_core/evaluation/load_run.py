@@ -9,7 +9,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
 from llf_core.models.model_source import ModelSource
 from llf_core.models.resolve import resolve_model
-from llf_core.models.reward_head import generates
+from llf_core.models.reward_model import generates
 from llf_core.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -26,9 +26,8 @@ from llf_core.evaluation.planned_result import (
 from llf_core.evaluation.target_places import run_of
 from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.metrics import ScoredExample, load_metrics, score_answers
-from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
-from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.tokenizer import load_processor, load_tokenizer
 from llf_core.runs.config_file import run_config
 from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import (

@@ -69,14 +69,13 @@ def reward_accuracy(
     The result of a run tokenizes pairs as the run did.
 
     Args:
-        reward_model: see `llf_core.models.reward_model_loading.load_reward_model`.
+        reward_model: see `llf_core.models.reward_model_files.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets; None for `data`.
         most: maximum number of pairs, at least 1, taken from the beginning; None for all.
     """
     from llf_core.config import RunConfig
-    from llf_core.models.reward_model_files import config_of_run
-    from llf_core.models.reward_model_loading import load_reward_model
+    from llf_core.models.reward_model_files import config_of_run, load_reward_model
 
     if most is not None and most < 1:
         raise ValueError(f"The maximum number of pairs is {most}. Expected an integer of at least 1.")

@@ -90,7 +90,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
 
     Args:
         folder: run with `output/`.
-        reward_model: see `llf_core.models.reward_model_loading.load_reward_model`.
+        reward_model: see `llf_core.models.reward_model_files.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             completion.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
@@ -100,8 +100,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         FileNotFoundError: the run has no result yet.
         ValueError: `prompts` is empty, or `most` is below 1.
     """
-    from llf_core.models.reward_model_files import find_reward_model
-    from llf_core.models.reward_model_loading import load_reward_model
+    from llf_core.models.reward_model_files import find_reward_model, load_reward_model
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

@@ -20,7 +20,7 @@ import psutil
 
 from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment, threads_of
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import open_run
 from llf_core.runs.code_files import TooMuchCodeError

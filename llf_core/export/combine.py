@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
-from llf_core.models.adapter_config import adapter_settings
+from llf_core.models.adapter_folder import adapter_settings
 from llf_core.models.adapter_loading import load_beside
 from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.models.errors import first_line

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, PROMPTS, TEXTS
 from llf_core.generation.generate import continuations, end_tokens, repetition_penalty_of
 from llf_core.generation.sampling import Sampling
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.device import autocast_mixed_dtypes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,8 +6,7 @@ from llf_core.export.compare import compare_scores
 from llf_core.export.probes import CONVERSATIONS, PROMPTS, SCORED, TEXTS
 from llf_core.export.reference import Reference, rendered
 from llf_core.export.source import ExportSource
-from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id
-from llf_core.models.reward_model import RewardModel
+from llf_core.models.reward_model import RewardModel, add_reward_head, build_classifier, classifier_pad_token_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,20 +21,18 @@ from llf_core.models.adapter_merging import can_merge, merge_adapters
 from llf_core.models.architecture import auto_class
 from llf_core.models.card import load_lines
 from llf_core.models.device import plan_device
-from llf_core.models.free_memory import release_free_memory
 from llf_core.models.gguf_cache import dequantized_folder
 from llf_core.models.gguf_header import read_gguf_header
+from llf_core.models.header_check import stored_dtype, stored_tensors
 from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
+from llf_core.models.memory import release_free_memory
 from llf_core.models.model_folder import read_config
-from llf_core.models.model_source import ModelSource
+from llf_core.models.model_source import ModelSource, resolve_trust_remote_code
 from llf_core.models.new_tokens import NewRows
-from llf_core.models.processor import load_processor
 from llf_core.models.quantize import UNQUANTIZED
-from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.resolve import resolve_model
 from llf_core.models.step_forecast import free_memory
-from llf_core.models.stored_tensors import stored_dtype, stored_tensors
-from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.tokenizer import load_processor, load_tokenizer
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from llf_core.models.parameter_count import is_plain_linear
+from llf_core.models.checksums import is_plain_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

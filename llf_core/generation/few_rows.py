@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-from llf_core.models.parameter_count import is_plain_linear
+from llf_core.models.checksums import is_plain_linear
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from llf_core.models.architecture import first_position
 from llf_core.models.errors import first_line
-from llf_core.models.position_table import first_position
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:

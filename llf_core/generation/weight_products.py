@@ -11,7 +11,7 @@ from torch import nn
 
 from llf_core.generation.bf16_weights import MAX_ROWS, Bf16Matrix, bf16_copy_of
 from llf_core.generation.few_rows import TILE, few_rows_linear
-from llf_core.models.parameter_count import is_plain_linear
+from llf_core.models.checksums import is_plain_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

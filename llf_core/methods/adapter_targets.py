@@ -11,15 +11,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llf_core.methods.decoder_blocks import require_known
-from llf_core.models.errors import ModelError
-from llf_core.models.multimodal_parts import frozen_modules
-from llf_core.models.parameter_count import (
+from llf_core.models.architecture import frozen_modules
+from llf_core.models.checksums import (
     expert_matrices,
     expert_parameters,
     is_packed,
     is_quantized_layer,
     packed_weight,
 )
+from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from llf_core.models.architecture import multimodal_parts
 from llf_core.models.errors import ModelError
-from llf_core.models.multimodal_parts import multimodal_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,9 @@ from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_l
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.method import Method, keep_trained_weights_exact
 from llf_core.methods.peft_adapter import new_rows
+from llf_core.models.architecture import choose_parts, frozen_modules, multimodal_parts
 from llf_core.models.errors import ModelError
-from llf_core.models.multimodal_parts import choose_parts, frozen_modules, multimodal_parts
-from llf_core.models.reward_head import HEAD_NAME, generates, unused_lm_head
+from llf_core.models.reward_model import HEAD_NAME, generates, unused_lm_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.methods.method import Method, keep_trained_weights_exact
-from llf_core.models.multimodal_parts import choose_parts, frozen_modules
-from llf_core.models.reward_head import generates, unused_lm_head
+from llf_core.models.architecture import choose_parts, frozen_modules
+from llf_core.models.reward_model import generates, unused_lm_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,7 +8,7 @@ from llf_core.config.name_checks.adapters import check_adapter_type
 from llf_core.methods.adapter_targets import saved_modules
 from llf_core.methods.method import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
-from llf_core.models.reward_head import HEAD_NAME
+from llf_core.models.reward_model import HEAD_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +33,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
     Raises:
         ModelError: an adapter that does not fit, or of a type that the method does not continue.
     """
-    from llf_core.models.adapter_config import adapter_settings
-    from llf_core.models.adapter_folder import find_adapter
+    from llf_core.models.adapter_folder import adapter_settings, find_adapter
     from llf_core.models.adapter_loading import load_adapter
     from llf_core.models.adapter_merging import continues_adapter, merge_adapters
 

@@ -20,11 +20,11 @@ from llf_core.methods.peft_adapter import (
     trains_tied_weights,
     whole_modules,
 )
-from llf_core.models.adapter_config import keep_from_compiling
+from llf_core.models.adapter_folder import keep_from_compiling
+from llf_core.models.adapter_loading import encoded_prompt
+from llf_core.models.architecture import choose_parts, frozen_modules
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.multimodal_parts import choose_parts, frozen_modules
-from llf_core.models.out_of_memory import is_out_of_memory
-from llf_core.models.prompt_encoder import encoded_prompt
+from llf_core.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.adapter_loading import load_adapter
+from llf_core.models.checksums import is_packed
 from llf_core.models.errors import ModelError
-from llf_core.models.out_of_memory import is_out_of_memory
-from llf_core.models.parameter_count import is_packed
+from llf_core.models.memory import is_out_of_memory
 from llf_core.models.quantize import is_quantized
 
 if TYPE_CHECKING:

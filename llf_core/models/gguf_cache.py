@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.models.embedded_wheel import prepare_folder
 from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf_conversion import cached_gguf_reader, read_gguf_model
 from llf_core.models.gguf_header import read_gguf_header
-from llf_core.models.prepared_folder import prepare_folder
-from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.lazy_imports import no_progress_bars
 from llf_core.runs import free_bytes, home
 from llf_core.runs.files import json_bytes
 from llf_core.untrusted import real_path

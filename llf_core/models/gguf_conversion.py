@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.gguf import gguf_arguments
-from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.lazy_imports import no_progress_bars
 from llf_core.models.tokenizer import read_tokenizer
 from llf_core.runs.disk_errors import error_number
 

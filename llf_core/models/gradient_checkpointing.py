@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of
 from llf_core.estimate.available import MEMORY_SHARE
+from llf_core.models.architecture import LANGUAGE, trained_parts
 from llf_core.models.errors import ModelError
-from llf_core.models.multimodal_parts import LANGUAGE, trained_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -124,3 +125,26 @@ def _word(*, on: bool) -> str:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f}"
+
+
+def keep_frozen_statistics(model: nn.Module) -> int:
+    """Have batch and instance normalization layers without trained parameters compute as in evaluation, always.
+
+    In training they use the statistics of the batch, and change their running statistics, which no adapter contains.
+    Returns the number of these layers.
+    """
+    from torch.nn.modules.batchnorm import _NormBase
+
+    found = [
+        module
+        for module in model.modules()
+        if isinstance(module, _NormBase) and not any(one.requires_grad for one in module.parameters())
+    ]
+    for module in found:
+        module.train = MethodType(_stay, module)  # type: ignore[method-assign]
+        module.eval()
+    return len(found)
+
+
+def _stay(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 - the signature of `nn.Module.train`
+    return type(self).train(self, mode=False)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.new_tokens import adds_tokens
 from llf_core.config.registry import method_of
-from llf_core.config.rope_scaling import longest_text
+from llf_core.config.rope_scaling import (
+    KEY,
+    LONGEST,
+    ORIGINAL,
+    RopeScalingError,
+    longest_text,
+    plan_scaling,
+    tables_to_scale,
+)
 from llf_core.config.stored_quantization import is_quantized as is_quantized_files
 from llf_core.config.stored_quantization import quantizer_of_files, stays_packed
-from llf_core.models.architecture import auto_class, load_architecture
-from llf_core.models.attention import attention_name
-from llf_core.models.bitsandbytes_import import import_bitsandbytes
+from llf_core.models.architecture import auto_class, compute_rows_alone, load_architecture
 from llf_core.models.checksums import check_checksums
 from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.gguf_cache import dequantized_folder
-from llf_core.models.header_check import damaged_json
+from llf_core.models.header_check import damaged_json, stored_dtypes
+from llf_core.models.lazy_imports import import_bitsandbytes, no_progress_bars
+from llf_core.models.memory import is_out_of_memory
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
+from llf_core.models.model_source import resolve_trust_remote_code
 from llf_core.models.new_tokens import add_rows
-from llf_core.models.out_of_memory import is_out_of_memory
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import (
     is_quantized,
     keep_differentiable,
@@ -32,17 +40,14 @@ from llf_core.models.quantize import (
     release_files,
     unpacking_config,
 )
-from llf_core.models.remote_code import resolve_trust_remote_code
-from llf_core.models.reward_head import generates, unused_lm_head
-from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
-from llf_core.models.rows_alone import compute_rows_alone
-from llf_core.models.stored_tensors import stored_dtypes
+from llf_core.models.reward_model import generates, unused_lm_head
 from llf_core.models.tokenizer import load_with_new_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
     from llf_core.config import RunConfig
@@ -312,3 +317,125 @@ def fix_generation_config(model: PreTrainedModel) -> None:
     if generation is not None and not generation.do_sample:
         set_ = [getattr(generation, key, None) for key in ("temperature", "top_p", "top_k", "typical_p", "min_p")]
         generation.do_sample = any(value not in (None, 1.0, 0) for value in set_)
+
+
+def attention_name(flash_attn: str) -> str | None:
+    """Translate LLaMA-Factory's `flash_attn` to transformers' `attn_implementation`.
+
+    None for `auto`: transformers then uses `sdpa` where the architecture supports it, else eager attention.
+
+    Raises:
+        ModelError: the kernels are not installed.
+    """
+    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+
+    if flash_attn == "fa2" and not is_flash_attn_2_available():
+        raise ModelError(
+            "flash_attn: fa2 needs a CUDA GPU and the package flash-attn; at least one of them is missing. "
+            "Use flash_attn: auto, which uses the fused attention of PyTorch."
+        )
+    if flash_attn == "fa3" and not is_flash_attn_3_available():
+        raise ModelError(
+            "flash_attn: fa3 needs a Hopper GPU and FlashAttention 3; at least one of them is missing. "
+            "Use flash_attn: auto, which uses the fused attention of PyTorch."
+        )
+    names = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+    return names.get(flash_attn)
+
+
+def scale_architecture(
+    architecture: PretrainedConfig, name: str, kind: str, tokens: int, *, trust_remote_code: bool
+) -> tuple[PretrainedConfig, RopeScaling | None]:
+    """Scale the rotary embeddings in a model's config so that it reads texts of `tokens` tokens.
+
+    A model of that config is made on the device `meta`, to see whether its rotary embeddings are scaled.
+
+    Args:
+        kind: value of `rope_scaling`.
+
+    Returns:
+        A changed copy of the config and its scaling; the config itself and None if it reads such texts already.
+
+    Raises:
+        ModelError: it has no rotary embeddings that transformers can scale, or is scaled in another way already.
+    """
+    scaled = copy.deepcopy(architecture)
+    text: Any = scaled.get_text_config()
+    given, longest = getattr(text, "rope_parameters", None), getattr(text, LONGEST, None)
+    if not given or not isinstance(longest, int):
+        raise _refused(name, kind, f"An architecture of type {text.model_type} has no rotary embeddings to scale.")
+    try:
+        tables = tables_to_scale(given)
+        plan = plan_scaling(kind, next(iter(tables.values())), longest, tokens)
+    except RopeScalingError as error:
+        raise ModelError(f"{name} cannot be scaled. {error}") from error
+    if plan is None:
+        return architecture, None
+    made = {key: plan.parameters(table) for key, table in tables.items()}
+    try:
+        setattr(text, LONGEST, plan.position_embeddings)
+        if hasattr(text, ORIGINAL):
+            setattr(text, ORIGINAL, plan.original)
+        if getattr(text, "head_dim", 0) is None:  # Mixtral: transformers' formulas of yarn and dynamic need the number
+            text.head_dim = text.hidden_size // text.num_attention_heads
+        text.rope_parameters = made.get("", {**given, **made})
+        text.validate_rope()
+        unscaled = _unscaled(scaled, kind, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _refused(name, kind, f"transformers refuses it: {first_line(error)}") from error
+    if unscaled:
+        raise _refused(name, kind, unscaled)
+    return scaled, plan
+
+
+def _refused(name: str, kind: str, why: str) -> ModelError:
+    return ModelError(
+        f"{KEY} is {kind}, and {name} cannot be scaled so. {why} Remove {KEY}, or choose a model with rotary "
+        "embeddings, such as llama or qwen3."
+    )
+
+
+def _unscaled(architecture: PretrainedConfig, kind: str, *, trust_remote_code: bool) -> str:
+    """Why a model of a config has rotary embeddings without its scaling; empty if all have it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto = auto_class(architecture) or AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(architecture, trust_remote_code=trust_remote_code)
+    rotary = [module for module in model.modules() if hasattr(module, "rope_type")]
+    scaled = {type(module) for module in rotary if kind in _kinds(module)}
+    if not scaled:
+        return f"{type(model).__name__} ignores it."
+    if any(kind not in _kinds(module) for module in rotary if type(module) in scaled):
+        return f"{type(model).__name__} has several decoders, of which not all would be scaled."
+    return ""
+
+
+def _kinds(rotary: Any) -> list[str]:
+    """Kinds of scaling of a rotary embedding, for all kinds of layers."""
+    found = rotary.rope_type
+    return list(found.values()) if isinstance(found, dict) else [found]
+
+
+def depend_on_batch_alone(model: nn.Module) -> None:
+    """Have rotary embeddings with dynamic scaling forget the texts of earlier batches, in place.
+
+    transformers (`dynamic_rope_update`) keeps the frequencies of the longest text until one comes that is shorter than
+    the original length, so the loss of a batch would depend on those before it.
+    """
+    for module in model.modules():
+        if hasattr(module, "rope_type") and "dynamic" in _kinds(module):
+            module.register_forward_pre_hook(_forget)
+
+
+def _forget(module: Any, args: tuple[object, ...]) -> None:  # noqa: ARG001 - given by torch
+    """Give a rotary embedding the frequencies of texts up to the original length."""
+    kinds = module.rope_type
+    prefixes = [f"{one}_" for one, kind in kinds.items() if kind == "dynamic"] if isinstance(kinds, dict) else [""]
+    for prefix in prefixes:
+        if getattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len) > module.original_max_seq_len:
+            device = getattr(module, f"{prefix}inv_freq").device
+            frequencies = getattr(module, f"{prefix}original_inv_freq").to(device)
+            module.register_buffer(f"{prefix}inv_freq", frequencies, persistent=False)
+            setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)

@@ -1,10 +1,17 @@
+"""Where a model comes from, and whether its code may run."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.runs import home
+from llf_core.runs.foreign_code import runs_code
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from llf_core.config import RunConfig
 
 Kind = Literal["embedded", "folder", "gguf", "hub"]
 
@@ -40,3 +47,16 @@ class ModelSource:
     def load_arguments(self) -> dict[str, Any]:
         """Further arguments of `from_pretrained` of a tokenizer or a config."""
         return {"gguf_file": self.path.name} if self.kind == "gguf" else {}
+
+
+def resolve_trust_remote_code(source: ModelSource, config: RunConfig, *, trusted: bool = False) -> bool:
+    """Value of `trust_remote_code` for transformers' loaders: the only place that reads the key.
+
+    Args:
+        trusted: whether to skip asking the user, as a server must.
+    """
+    if source.kind == "gguf":
+        return False
+    if trusted:
+        return config.model.trust_remote_code
+    return runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.new_tokens import NewToken, adds_tokens, requested_tokens
 from llf_core.config.registry import method_of
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.quantizers import HQQ_GROUP
 from llf_core.config.registry import quantizer_of
+from llf_core.models.checksums import count_parameters, expert_matrices, expert_parameters, is_packed
 from llf_core.models.errors import ModelError
-from llf_core.models.free_memory import release_free_memory
-from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters, is_packed
+from llf_core.models.memory import release_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

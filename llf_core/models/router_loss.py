@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.out_of_memory import is_out_of_memory
-from llf_core.models.token_routing import BATCH, real_tokens
+from llf_core.models.memory import is_out_of_memory
+from llf_core.models.mixture_of_depths import BATCH, real_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

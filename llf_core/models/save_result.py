@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from llf_core.config.stored_quantization import quantizer_of_files
+from llf_core.models.adapter_loading import encoded_prompt
 from llf_core.models.adapter_merging import can_merge
 from llf_core.models.architecture import auto_class
 from llf_core.models.card import TEXT, model_card
 from llf_core.models.checksums import DEFAULT_ADAPTER, bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
+from llf_core.models.header_check import stored_dtype
+from llf_core.models.lazy_imports import no_progress_bars
 from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
 from llf_core.models.mixture_of_depths import routing_of
 from llf_core.models.model_folder import read_config
 from llf_core.models.new_tokens import NewRows
-from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.prompt_encoder import encoded_prompt
 from llf_core.models.quantize import UNQUANTIZED, is_quantized
-from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id, generates
-from llf_core.models.stored_tensors import stored_dtype
+from llf_core.models.reward_model import add_reward_head, build_classifier, classifier_pad_token_id, generates
 from llf_core.redaction import redact
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from llf_core.estimate import TrainingPass, architecture, available_memory, trai
 from llf_core.estimate.model_shapes import encoder, is_multimodal, language_weights
 from llf_core.estimate.strategies import Shares
 from llf_core.models.adapter_loading import ROWS
-from llf_core.models.multimodal_parts import TOWER, trained_parts
-from llf_core.models.parameter_count import count_parameters, scale_bytes, stored_bytes, unpacked_shape
+from llf_core.models.architecture import TOWER, trained_parts
+from llf_core.models.checksums import count_parameters, scale_bytes, stored_bytes, unpacked_shape
 from llf_core.models.quantize import is_quantized
 
 if TYPE_CHECKING:

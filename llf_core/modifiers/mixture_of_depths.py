@@ -17,11 +17,11 @@ from llf_core.models.errors import ModelError, first_line
 from llf_core.models.mixture_of_depths import (
     RoutingSettings,
     attach_routers,
+    pass_chosen,
     read_settings,
     routers_of,
     routing_of,
 )
-from llf_core.models.token_routing import pass_chosen
 from llf_core.modifiers.modifier import ExtraLoss, Modifier
 
 if TYPE_CHECKING:

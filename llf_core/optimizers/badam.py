@@ -12,7 +12,7 @@ import torch
 
 from llf_core.config.declarations.optimizers.badam import SMALL, BAdamOptions, block_indices
 from llf_core.config.weight_shapes import LAYER
-from llf_core.models.reward_head import HEAD_NAME
+from llf_core.models.reward_model import HEAD_NAME
 from llf_core.optimizers.moments import adam_direction, adamw_direction
 from llf_core.optimizers.optimizer import Optimizer, ParameterGroup, names_of
 from llf_core.optimizers.per_parameter import PerParameterOptimizer

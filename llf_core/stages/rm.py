@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from llf_core.acceleration.patching.causal_head import forward_hidden
 from llf_core.config.declarations.stages.dpo import RMOptions
 from llf_core.data.collate import PairCollator
-from llf_core.models.reward_head import score_hidden_states
+from llf_core.models.reward_model import score_hidden_states
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import group_count
 

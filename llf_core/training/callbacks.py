@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file, save_file
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from llf_core.models.free_memory import release_free_memory
+from llf_core.models.memory import release_free_memory
 from llf_core.runs.phases import begin_phase
 from llf_core.training.checkpoint_check import as_damaged, damaged_state, trainer_state
 

@@ -15,7 +15,7 @@ from transformers import TrainerState
 from llf_core.models import ModelError
 from llf_core.models.checksums import checkpoint_tensors, differences, list_first, named_tensors
 from llf_core.models.errors import first_line
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 from llf_core.runs.step_counters import WHAT_TO_DO, read_counters, step_of
 from llf_core.untrusted import HISTORY_BYTES, json_value, read_bytes
 from llf_core.user_error import UserError

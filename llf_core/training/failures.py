@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, stage_of
 from llf_core.models.errors import first_line
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 from llf_core.redaction import redact
 from llf_core.runs.disk_errors import failure_message, is_disk_error, remove_partial_files
 from llf_core.user_error import FAILED, UserError

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from llf_core.generation.generate import without_accelerate
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.device import autocast_mixed_dtypes
 from llf_core.stages.adapter_switching import use_adapter
 from llf_core.stages.auxiliary_model import eval_mode
 

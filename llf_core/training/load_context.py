@@ -30,14 +30,14 @@ from llf_core.models import (
     load_tokenizer,
     resolve_model,
 )
+from llf_core.models.adapter_loading import check_adapter_reloads
 from llf_core.models.adapter_merging import continues_adapter
-from llf_core.models.adapter_reload_check import check_adapter_reloads
-from llf_core.models.frozen_statistics import keep_frozen_statistics
+from llf_core.models.gradient_checkpointing import keep_frozen_statistics
 from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.new_tokens import NewRows
 from llf_core.models.quantize import unquantized_notice
-from llf_core.models.reward_head import add_reward_head
+from llf_core.models.reward_model import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method, check_flattened
 from llf_core.runs.phases import begin_phase
 from llf_core.stages.base.context import TrainingContext

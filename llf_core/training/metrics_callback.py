@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 
 from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
-from llf_core.models.memory_in_use import memory_in_use
+from llf_core.models.memory import memory_in_use
 from llf_core.runs import Checkpoints
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write

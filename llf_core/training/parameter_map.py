@@ -11,10 +11,10 @@ from llf_core.methods.decoder_blocks import BLOCK
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.architecture import auto_class, load_architecture
+from llf_core.models.checksums import is_packed, parameter_size
 from llf_core.models.errors import first_line
 from llf_core.models.load import with_new_tokens
-from llf_core.models.parameter_count import is_packed, parameter_size
-from llf_core.models.remote_code import resolve_trust_remote_code
+from llf_core.models.model_source import resolve_trust_remote_code
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from llf_core.data.conversation import UNPAIRED
 from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
 from llf_core.data.validation_split import prompts_of
-from llf_core.models.position_table import position_limit
+from llf_core.models.architecture import position_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,8 @@ from llf_core.config.rules.evaluation import evaluation_sets, of_set
 from llf_core.metrics.likelihood import perplexity
 from llf_core.models import save_output
 from llf_core.models.checksums import write_checksums
-from llf_core.models.model_source import ModelSource
+from llf_core.models.model_source import ModelSource, resolve_trust_remote_code
 from llf_core.models.push import commit_message, find_destination, push_folder
-from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.runs import folder_bytes, read_meta
 from llf_core.runs.creation import slug
 from llf_core.runs.files import json_bytes, replace_file

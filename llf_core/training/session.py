@@ -21,7 +21,7 @@ from llf_core.metrics import load_metrics
 from llf_core.models import (
     plan_device,
 )
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.push import PushError
 from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, read_status

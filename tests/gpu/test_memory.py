@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 from llf_core.runs import read_status
 from llf_core.stages.sft import SFT
 from llf_core.training import trainer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import RunConfig
 from llf_core.generation.weight_products import join_adapters
-from llf_core.models.adapter_config import adapter_settings
+from llf_core.models.adapter_folder import adapter_settings
 from llf_core.models.adapter_loading import load_adapter
 from llf_core.models.errors import ModelError
 

@@ -27,9 +27,8 @@ from llf_core.generation.checked_forward import CHUNK, CheckedForward
 from llf_core.generation.generate import end_tokens, repetition_penalty_of
 from llf_core.generation.message_prompt import context_length, takes_tools
 from llf_core.generation.supported_models import unsupported
-from llf_core.models.memory_in_use import memory_in_use
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.device import autocast_mixed_dtypes
+from llf_core.models.memory import is_out_of_memory, memory_in_use
 from llf_core.models.step_forecast import free_memory
 
 if TYPE_CHECKING:

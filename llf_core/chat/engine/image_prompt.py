@@ -11,7 +11,7 @@ from llf_core.data.conversation import Medium
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.media import process
 from llf_core.data.media_files import INLINE, MediaLimits
-from llf_core.models.processor import reads_images
+from llf_core.models.tokenizer import reads_images
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from llf_core.chat.request import RequestError
 from llf_core.generation.replies.reply_parser import ReplyParser, reply_format
 from llf_core.generation.text_stream import TextStream
 from llf_core.models.errors import first_line
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

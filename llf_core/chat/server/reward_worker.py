@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Failed, event_json
 from llf_core.chat.worker_process import failure
-from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.lazy_imports import prepare_imports
 from llf_core.runs.process_log import log_to
@@ -30,7 +30,7 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
         given: `inputs`, `special` and `max_length`, see `RewardProcess.submit`.
     """
     from llf_core.generation.message_prompt import context_length
-    from llf_core.models.out_of_memory import is_out_of_memory
+    from llf_core.models.memory import is_out_of_memory
 
     try:
         longest = given["max_length"]
@@ -76,7 +76,7 @@ def main() -> int:
         output.flush()
 
     with redirect_stdout(sys.stderr), panics_as_errors():
-        from llf_core.models.reward_model_loading import load_reward_model
+        from llf_core.models.reward_model_files import load_reward_model
 
         try:
             model = load_reward_model(start["reward_model"])

@@ -41,7 +41,7 @@ class MergedFormat(ExportFormat):
 
         from llf_core.export.source import bytes_of_weights, check_room
         from llf_core.export.weights import cast_weights
-        from llf_core.models.progress_bars import no_progress_bars
+        from llf_core.models.lazy_imports import no_progress_bars
         from llf_core.models.save_result import check_written, save_whole_model
 
         progress("Merging", 0, 0)

@@ -31,7 +31,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from llf_core.models.gguf_conversion import cached_gguf_reader, read_gguf_model
-    from llf_core.models.progress_bars import no_progress_bars
+    from llf_core.models.lazy_imports import no_progress_bars
 
     try:
         with no_progress_bars(), cached_gguf_reader():

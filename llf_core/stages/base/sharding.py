@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from llf_core.models.architecture import computes_rows_alone
 from llf_core.models.errors import ModelError
-from llf_core.models.rows_alone import computes_rows_alone
 from llf_core.stages.base.ranks import from_all, is_main, rank, world_size
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_merging import merge_adapters
 from llf_core.models.quantize import UNQUANTIZED
-from llf_core.models.reward_model_files import reward_model_base
-from llf_core.models.reward_model_loading import load_reward_model
+from llf_core.models.reward_model_files import load_reward_model, reward_model_base
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
 from llf_core.stages.completion_scores import scoring_by_functions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from llf_core.data.collate import BATCH_SPLIT_PER_TOKEN
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 from llf_core.stages.base.oom_retry import empty_caches
 from llf_core.stages.ppo.batch import answer_batch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
-from llf_core.models.reward_head import apply_head
+from llf_core.models.reward_model import apply_head
 from llf_core.stages.adapter_switching import use_adapter
 from llf_core.stages.completion_scores import Score
 from llf_core.stages.ppo.batch import answer_batch

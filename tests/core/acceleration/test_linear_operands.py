@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from llf_core.acceleration.patching.fast_forwards import install, linear_forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.acceleration.patching.linear_operands import operand, operands
-from llf_core.models.bitsandbytes_import import import_bitsandbytes
+from llf_core.models.lazy_imports import import_bitsandbytes
 from llf_core.models.quantize import keep_differentiable
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 
 from llf_core.evaluation.examples import TokenizedPart
 from llf_core.evaluation.likelihood import depends_on_length, measure_losses
-from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
+from llf_core.models.load import depend_on_batch_alone, scale_architecture
 
 SIZES = {
     "vocab_size": 64,

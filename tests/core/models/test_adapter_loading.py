@@ -7,7 +7,7 @@ from llf_core.models import ModelError, save_output
 from llf_core.models.adapter_folder import find_adapter, without_adapter_folder
 from llf_core.models.adapter_loading import load_adapter
 from llf_core.models.adapter_merging import can_merge
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.device import autocast_mixed_dtypes
 
 IDS = torch.tensor([[1, 5, 9, 200]])
 

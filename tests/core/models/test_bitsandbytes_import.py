@@ -6,7 +6,7 @@ import sys
 
 SCRIPT = """
 import sys
-from llf_core.models.bitsandbytes_import import import_bitsandbytes
+from llf_core.models.lazy_imports import import_bitsandbytes
 import_bitsandbytes()
 assert "bitsandbytes" in sys.modules
 assert "kernels" not in sys.modules

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from llf_core.models.deferred_modules import STAND_INS, can_defer
+from llf_core.models.lazy_imports import STAND_INS, can_defer
 
 START = """
 import json, os, sys
-from llf_core.models.deferred_modules import STAND_INS, defer_modules, import_real
+from llf_core.models.lazy_imports import STAND_INS, defer_modules, import_real
 defer_modules()
 from llf_core.models.lazy_imports import quantizer_modules
 sys.modules.update(dict.fromkeys(quantizer_modules()))  # which bring a compiler

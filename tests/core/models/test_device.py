@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models import ModelError, bf16_benchmark, plan_device
+from llf_core.models import ModelError, device, plan_device
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def speedup(monkeypatch):
     calls = []
 
     def set_(value):
-        monkeypatch.setattr(bf16_benchmark, "time_bf16", lambda: calls.append(1) or value)
+        monkeypatch.setattr(device, "time_bf16", lambda: calls.append(1) or value)
         return calls
 
     return set_
@@ -73,7 +73,7 @@ def test_a_measurement_that_cannot_be_kept_is_made_again(config, speedup, home):
 def test_timing_gives_a_ratio_by_few_and_small_products(monkeypatch):
     product, sizes = torch.mm, []
     monkeypatch.setattr(torch, "mm", lambda a, b: sizes.append((*a.shape, *b.shape)) or product(a, b))
-    assert 0.001 < bf16_benchmark.time_bf16() < 1000
+    assert 0.001 < device.time_bf16() < 1000
     assert sizes == [(512,) * 4] * 14
 
 

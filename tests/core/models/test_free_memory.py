@@ -16,7 +16,7 @@ from pathlib import Path
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 
-from llf_core.models.free_memory import release_free_memory
+from llf_core.models.memory import release_free_memory
 begun = resident()
 blocks = [b"x" * 2**20 for _ in range(200)]
 kept = blocks[::10]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import ParakeetEncoder, ParakeetEncoderConfig
 
-from llf_core.models.frozen_statistics import keep_frozen_statistics
+from llf_core.models.gradient_checkpointing import keep_frozen_statistics
 
 
 def layers():

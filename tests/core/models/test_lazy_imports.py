@@ -6,8 +6,7 @@ import logging
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.models.lazy_imports import needed_quantizers
-from llf_core.models.torchao_logs import NOISE, silence_torchao
+from llf_core.models.lazy_imports import NOISE, needed_quantizers, silence_torchao
 from tests.attempts import data_file, settings
 
 __all__ = ["data_file", "settings"]

@@ -14,7 +14,7 @@ from llf_core.config import RunConfig, name_checks, validate
 from llf_core.config.name_checks.hub import LISTING
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_folder import find_adapter
-from llf_core.models.mirror import cache_folder
+from llf_core.models.hub import cache_folder
 
 HUBS = {"modelscope": ("MODELSCOPE_ENDPOINT", "master"), "modelers": ("OPENMIND_HUB_ENDPOINT", "main")}
 TOKENS = ("MODELSCOPE_API_TOKEN", "OM_HUB_TOKEN")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from transformers.utils import import_utils
 
-from llf_core.models import model_files
-from llf_core.models.model_files import READER, decode_structure, encode_structure
+from llf_core.models import lazy_imports
+from llf_core.models.lazy_imports import READER, decode_structure, encode_structure
 
 IMPORT = """
 import hashlib, json, sys
 if sys.argv[1] == "remember":
-    from llf_core.models.model_files import cache_import_structure
+    from llf_core.models.lazy_imports import cache_import_structure
     cache_import_structure()
 opened = [0]
 sys.addaudithook(
@@ -54,7 +54,7 @@ def test_transformers_gets_from_the_cache_what_it_reads_from_its_files(home):
     assert mark[0] == str(Path(import_utils.__file__).parent.parent)
     for odd in ("", "[]", json.dumps({"of": mark[:1]}), json.dumps({"of": mark, "exports": {"needs": 3}})):
         file.write_text(odd)
-        assert model_files._stored(Path(import_utils.__file__).parent.parent) is None
+        assert lazy_imports._stored(Path(import_utils.__file__).parent.parent) is None
 
 
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):

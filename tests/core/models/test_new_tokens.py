@@ -11,7 +11,7 @@ from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks.check import check
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model, save_output
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.device import autocast_mixed_dtypes
 from tests.tiny import tiny_llama
 
 NEW = ("<fish>", "<ship>")

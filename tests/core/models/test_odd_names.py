@@ -11,7 +11,7 @@ from llf_core.config.name_checks import check
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.models.lazy_imports import needed_quantizers, quantizer_modules
-from llf_core.models.reward_model_loading import load_reward_model
+from llf_core.models.reward_model_files import load_reward_model
 from llf_core.runs import create_run, read_status
 from llf_core.training.session import run_attempt
 from tests import attempts

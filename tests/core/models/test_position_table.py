@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from llf_core.generation.message_prompt import context_length
-from llf_core.models.position_table import first_position, position_limit
+from llf_core.models.architecture import first_position, position_limit
 from tests.tiny import tiny_llama
 
 SMALL = {"vocab_size": 9, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.models import push_modelscope
+from llf_core.models import push
 from llf_core.models.push import Destination, PushError, find_destination, push_folder
 
 from .modelscope_server import TOKEN, PushedModels, serve_models
@@ -66,9 +66,9 @@ def test_what_is_missing_is_named(monkeypatch):
     with pytest.raises(PushError, match="'a/b/c' is not the id of a repository on ModelScope"):
         find_destination("modelscope:a/b/c")
     monkeypatch.delenv("MODELSCOPE_API_TOKEN", raising=False)
-    monkeypatch.setattr(push_modelscope, "find_spec", lambda name: name)
+    monkeypatch.setattr(push, "find_spec", lambda name: name)
     with pytest.raises(PushError, match="MODELSCOPE_API_TOKEN is not set"):
         find_destination("modelscope:tuned")
-    monkeypatch.setattr(push_modelscope, "find_spec", lambda name: None)
+    monkeypatch.setattr(push, "find_spec", lambda name: None)
     with pytest.raises(PushError, match=r'modelscope-hub is not installed\. Run pip install "modelscope-hub>=0.5"'):
         find_destination("modelscope:tuned")

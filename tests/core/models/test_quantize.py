@@ -12,7 +12,7 @@ from llf_core.estimate import architecture
 from llf_core.estimate.memory_forecast import weight_bytes
 from llf_core.generation import generate
 from llf_core.models import ModelError, count_parameters, load_model, plan_device, resolve_model
-from llf_core.models.parameter_count import stored_bytes
+from llf_core.models.checksums import stored_bytes
 from llf_core.models.step_forecast import base_shapes
 from tests.core.models.other_quantizers import OTHER_QUANTIZERS
 

@@ -14,7 +14,7 @@ from llf_core.acceleration.patching.install import accelerate
 from llf_core.config import RunConfig
 from llf_core.models import ModelError
 from llf_core.models import device as devices
-from llf_core.models.reward_model_loading import load_reward_model
+from llf_core.models.reward_model_files import load_reward_model
 from tests.core.stages.llama_factory.same_model import save_model
 
 GOLDENS = Path(__file__).parents[1] / "stages" / "llama_factory"

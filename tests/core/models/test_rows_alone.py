@@ -9,8 +9,8 @@ from llf_core.acceleration.patching.causal_head import forward, forward_hidden, 
 from llf_core.data.collate import Collator, split_batch
 from llf_core.generation.generate import continuations
 from llf_core.generation.sampling import Sampling
+from llf_core.models.architecture import compute_rows_alone
 from llf_core.models.errors import ModelError
-from llf_core.models.rows_alone import compute_rows_alone
 from llf_core.stages.base.sharding import shard
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.policy_output import compute_policy

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.models import resolve_model, save_output
 from llf_core.models.card import load_lines, model_card, use_lines
-from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.device import autocast_mixed_dtypes
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunFolder
 from tests.core.models.test_adapter_loading import disturb

@@ -8,7 +8,7 @@ from tokenizers import Regex, normalizers
 from transformers import LlavaConfig
 
 from llf_core.models import ModelError, ModelSource, load_processor, load_tokenizer, resolve_model
-from llf_core.models.bounded_tokenizers import FORMS, GROWTH, check_tokenizer
+from llf_core.models.bounded_templates import FORMS, GROWTH, check_tokenizer
 from llf_core.models.tokenizer import set_padding
 from tests.tiny import CHATML, END, STOP
 from tests.tiny import tiny_tokenizer as make

@@ -17,13 +17,14 @@ from llf_core.generation.supported_models import unsupported
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.mixture_of_depths import (
     SETTINGS,
+    documents_of,
+    highest_of_each,
     read_settings,
     restore_routers,
     router_weights,
     routers_of,
     routing_of,
 )
-from llf_core.models.token_routing import documents_of, highest_of_each
 from llf_core.modifiers.mixture_of_depths import MixtureOfDepths, convert
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT

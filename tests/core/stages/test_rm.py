@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llf_core.config import validate
-from llf_core.models.reward_model_loading import load_reward_model
+from llf_core.models.reward_model_files import load_reward_model
 from llf_core.runs import RunReader
 from llf_core.stages.rm import pair_losses
 from tests.core.stages.curves import curve, stop_and_resume

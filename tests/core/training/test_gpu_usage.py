@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llf_core.models.memory_in_use import memory_in_use
+from llf_core.models.memory import memory_in_use
 from llf_core.training import gpu_usage
 from llf_core.training.gpu_usage import GpuLoad
 

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from llf_core.config import RunConfig
-from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.models.memory import is_out_of_memory
 from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.runs.step_counters import read_counters
 from llf_core.stages.base.oom_retry import DoesNotFitError

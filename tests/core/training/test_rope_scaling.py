@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from llf_core.config import RunConfig, name_checks
 from llf_core.config.rope_scaling import KINDS, RopeScalingError, plan_scaling, tables_to_scale
 from llf_core.models import ModelError
-from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
+from llf_core.models.load import depend_on_batch_alone, scale_architecture
 from llf_core.runs import RunReader, read_status
 from llf_core.training.session import run_attempt
 from tests.core.models.tiny_configs import causal_types, tiny_config

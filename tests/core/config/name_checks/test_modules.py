@@ -121,7 +121,7 @@ def test_the_table_says_what_transformers_builds(kind):
 
     from llf_core.methods.adapter_targets import linear_names
     from llf_core.methods.decoder_blocks import block_modules, outer_modules
-    from llf_core.models.parameter_count import expert_parameters
+    from llf_core.models.checksums import expert_parameters
 
     settings = AutoConfig.for_model(kind)
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):

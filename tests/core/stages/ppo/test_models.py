@@ -138,7 +138,7 @@ def test_a_reward_adapter_whose_base_is_gone_is_refused_unless_it_only_lies_else
 
 
 def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_context, reward_adapter, tiny_tokenizer):
-    from llf_core.models.reward_model_loading import load_reward_model
+    from llf_core.models.reward_model_files import load_reward_model
 
     context = make_context(reward_model_type="lora", reward_model=str(reward_adapter), ppo_models="separate")
     stage = PPO(context)
