@@ -119,7 +119,7 @@ def load(model: str, quantizer: str, bits: str) -> None:
     with deferred_imports(config):
         from llf_core import models
         from llf_core.training import session  # noqa: F401 - what a trainer has imported takes memory too
-    from llf_core.training.peak_memory import peak_memory
+    from llf_core.training.past_run import peak_memory
 
     source = models.resolve_model(model, config)
     tokenizer = models.load_tokenizer(source, config)

@@ -29,7 +29,7 @@ def ways(shape: tuple[int, int, int], share: float, dtype: Any, *, trained: bool
     import torch
     from torch.nn import functional
 
-    from llf_core.acceleration.kernels.token_loss import nll_sum
+    from llf_core.acceleration.kernels.cross_entropy import nll_sum
     from llf_core.acceleration.patching.causal_head import Head
 
     vocab, width, rows = shape

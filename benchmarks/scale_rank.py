@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs import RunFolder
 from llf_core.stages.base import loop
 from llf_core.training import session
-from llf_core.training.peak_memory import peak_memory, reset_peak
+from llf_core.training.past_run import peak_memory, reset_peak
 
 if TYPE_CHECKING:
     import torch

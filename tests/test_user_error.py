@@ -14,8 +14,8 @@ from llf_core.data.errors import DataError
 from llf_core.models.errors import ModelError
 from llf_core.rewards import RewardError
 from llf_core.runs.foreign_code import UntrustedCodeError
-from llf_core.stages.base.cannot_continue import StopTraining
-from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.context import StopTraining
+from llf_core.stages.base.loop import DoesNotFitError
 from llf_core.training.failures import explain_failure
 from llf_core.untrusted import UnreadableError
 from llf_core.user_error import BAD_CONFIG, FAILED, UserError

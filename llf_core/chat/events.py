@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from llf_core.generation.replies.parts import Alternative, Piece, Token, ToolCallPiece
-from llf_core.generation.replies.reply_parser import text_with_calls
+from llf_core.generation.replies.reply_parser import Alternative, Piece, Token, ToolCallPiece, text_with_calls
 
 __all__ = [
     "Alternative",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.request import RequestError
 from llf_core.config.paths import expanded
-from llf_core.generation.message_prompt import IMAGE_TYPES
+from llf_core.generation.text_stream import IMAGE_TYPES
 from llf_core.runs.formatting import size
 from llf_core.untrusted import brief, read_bytes
 from llf_core.user_error import UserError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.events import Failed
 from llf_core.chat.picture import is_picture
 from llf_core.chat.request import RequestError
-from llf_core.generation.message_prompt import PromptError, render_messages
+from llf_core.generation.text_stream import PromptError, render_messages
 from llf_core.untrusted.plain_json import replace_surrogates
 
 if TYPE_CHECKING:

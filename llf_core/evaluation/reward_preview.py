@@ -287,7 +287,7 @@ def main() -> None:
         from llf_core.config import RunConfig
         from llf_core.models.lazy_imports import deferred_imports
         from llf_core.runs import create_run
-        from llf_core.stages.base.cannot_continue import StopTraining
+        from llf_core.stages.base.context import StopTraining
 
         progress("Loading the model and the prompts", 0, 0)
         config = RunConfig.load(given.folder / CONFIG)

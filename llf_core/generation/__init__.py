@@ -18,9 +18,7 @@ def prepare_weights(model: nn.Module) -> None:
     Matrices with the same input are joined. On a CPU, float32 weights get bfloat16 copies where these are exact, and
     products of few rows with bfloat16 weights are reordered.
     """
-    from llf_core.generation.bf16_weights import add_bf16_copies
-    from llf_core.generation.few_rows import speed_up_few_rows
-    from llf_core.generation.weight_products import join_weights
+    from llf_core.generation.weight_products import add_bf16_copies, join_weights, speed_up_few_rows
 
     join_weights(model)
     add_bf16_copies(model)

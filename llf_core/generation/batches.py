@@ -10,9 +10,9 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.generation.checked_forward import CHUNK, CheckedForward
+from llf_core.generation.decoder_block import causal_model, unsupported
 from llf_core.generation.kv_cache import RowsCache, growing_cache
 from llf_core.generation.sampling import TokenSampler
-from llf_core.generation.supported_models import causal_model, unsupported
 from llf_core.generation.text_stream import TextStream
 
 if TYPE_CHECKING:

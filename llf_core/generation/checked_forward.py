@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llf_core.generation.decoder_block import block_forward
+from llf_core.generation.decoder_block import block_forward, causal_model
 from llf_core.generation.kv_cache import RowsCache, growing_cache
-from llf_core.generation.supported_models import causal_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

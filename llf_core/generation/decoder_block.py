@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from llf_core.generation.few_rows import TILE
-from llf_core.generation.supported_models import causal_model
-from llf_core.generation.weight_products import JoinedLinear, read_linear
+from llf_core.generation.weight_products import TILE, JoinedLinear, read_linear
+from llf_core.models.mixture_of_depths import routing_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft import PeftModel
     from torch import nn
+    from transformers import PreTrainedModel
     from transformers.cache_utils import Cache, CacheLayerMixin
 
     from llf_core.generation.kv_cache import RowsCache
@@ -28,17 +31,74 @@ if TYPE_CHECKING:
 BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
 WIDTH = 16
 """Attention of a step in 16 bits on a CPU reads a multiple of this number of columns; torch then adds up the first
 ones in the same order whatever follows, see `attends_alike`."""
+
 QUERY_ROWS = 4
 """The query heads of each key head are padded to a multiple of this number. The buffers of torch's threads are
 adjacent; with 3 heads the second thread's is not aligned, which changes the order of a sum."""
+
 TRIED = 16
 """Number of rows of different lengths that `attends_alike` compares."""
+
 # Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above. Chosen, not
 # measured: 8 (bfloat16) to some 1000 machine epsilons of the dtype.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+NORM_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+
+
+class RMSNorm:
+    """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension (arXiv 1910.07467, eq. 4).
+
+    Args:
+        weight: `[width]`, including the offset of Gemma's norms.
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self.width, self.dtype = len(weight), weight.dtype
+        self._weight, self._eps = weight, eps
+        # x·w·√n / sqrt(x·x + n·eps): four small operations for a single row, a third faster than F.rms_norm.
+        self._scaled = weight * self.width**0.5 if weight.dtype in (torch.float32, torch.float64) else None
+        self._sum_eps = self.width * eps
+        # The mean of (x, -x) is 0 and its variance mean(x²), so its layer norm is the RMS norm. torch has one kernel
+        # for that on a CPU, and ten for F.rms_norm: it takes two thirds of the time.
+        self._twice = torch.cat([weight, weight]) if weight.device.type == "cpu" else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalize the rows of `x` `[..., width]`; the rows of the result may not be contiguous."""
+        if x.dim() == 1 and self._scaled is not None:
+            return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
+        if self._twice is not None:
+            both = F.layer_norm(torch.cat([x, -x], -1), (2 * self.width,), self._twice, None, self._eps)
+            return both[..., : self.width]
+        return F.rms_norm(x, (self.width,), self._weight, self._eps)
+
+    @classmethod
+    def read(cls, module: Any) -> RMSNorm | None:
+        """Convert a module to a norm; None if it lacks weight or epsilon, or differs on random rows `[2, width]`.
+
+        The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
+        """
+        weight = getattr(module, "weight", None)
+        eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+        if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):
+            return None
+        weight = weight.detach()
+        x = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+        try:
+            with torch.no_grad():
+                expected = module(x)
+        except Exception:  # noqa: BLE001 - whatever a norm with other arguments raises, the model's own forward has them
+            return None
+        if not isinstance(expected, Tensor) or expected.shape != x.shape:
+            return None
+        for norm in (cls(weight, eps), cls(1.0 + weight, eps)):
+            distance = (norm(x).float() - expected.float()).norm()
+            if distance <= NORM_TOLERANCE.get(weight.dtype, 0.0) * expected.float().norm():
+                return norm
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +115,52 @@ class Block:
     act: Callable[[Tensor], Tensor]
     down: JoinedLinear
     inner: int
+
+
+class RotaryMatrix:
+    """Rotates queries and keys of a position by a small matrix, `x @ R`: one product instead of five operations.
+
+    Args:
+        rotary: the model's rotary embedding, which computes `cos` and `sin`.
+        turn: `[rotated, rotated]`; `x @ turn` is Llama's `rotate_half(x)`.
+        head_dim: head size of queries and keys; dimensions beyond the rotated ones are unchanged.
+    """
+
+    def __init__(self, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], turn: Tensor, head_dim: int) -> None:
+        self._rotary, self._turn, self._head_dim = rotary, turn, head_dim
+
+    def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
+        """Rotation matrices `[batch, head_dim, head_dim]` of positions `[batch]` (int64), in the dtype of `like`.
+
+        Source:
+            RoPE, arXiv 2104.09864, equation 15, with Llama's order of the dimensions.
+        """
+        cos, sin = self._rotary(like, positions[:, None])
+        rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn.to(sin) * sin
+        rest: int = self._head_dim - rotated.shape[-1]
+        if rest == 0:
+            return rotated
+        whole = torch.eye(self._head_dim, dtype=like.dtype, device=like.device).repeat(len(positions), 1, 1)
+        whole[:, :-rest, :-rest] = rotated
+        return whole
+
+    @classmethod
+    def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
+        """Convert a rotary embedding like Llama's; None if frequencies are missing, too many or depend on the length.
+
+        Cosines and sines are still computed by the model's own embedding, which keeps its scaling of frequencies.
+        """
+        frequencies = getattr(rotary, "inv_freq", None)
+        if frequencies is None or getattr(rotary, "rope_type", "default") in ("dynamic", "longrope"):
+            return None
+        size = 2 * len(frequencies)
+        if size > head_dim:
+            return None
+        half = torch.eye(size // 2, device=frequencies.device)
+        turn = torch.zeros(size, size, device=frequencies.device)
+        turn[size // 2 :, : size // 2] = -half
+        turn[: size // 2, size // 2 :] = half
+        return cls(rotary, turn, head_dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,102 +408,63 @@ def _block(layer: Any) -> Block | None:
     )
 
 
-class RotaryMatrix:
-    """Rotates queries and keys of a position by a small matrix, `x @ R`: one product instead of five operations.
-
-    Args:
-        rotary: the model's rotary embedding, which computes `cos` and `sin`.
-        turn: `[rotated, rotated]`; `x @ turn` is Llama's `rotate_half(x)`.
-        head_dim: head size of queries and keys; dimensions beyond the rotated ones are unchanged.
-    """
-
-    def __init__(self, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], turn: Tensor, head_dim: int) -> None:
-        self._rotary, self._turn, self._head_dim = rotary, turn, head_dim
-
-    def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
-        """Rotation matrices `[batch, head_dim, head_dim]` of positions `[batch]` (int64), in the dtype of `like`.
-
-        Source:
-            RoPE, arXiv 2104.09864, equation 15, with Llama's order of the dimensions.
-        """
-        cos, sin = self._rotary(like, positions[:, None])
-        rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn.to(sin) * sin
-        rest: int = self._head_dim - rotated.shape[-1]
-        if rest == 0:
-            return rotated
-        whole = torch.eye(self._head_dim, dtype=like.dtype, device=like.device).repeat(len(positions), 1, 1)
-        whole[:, :-rest, :-rest] = rotated
-        return whole
-
-    @classmethod
-    def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
-        """Convert a rotary embedding like Llama's; None if frequencies are missing, too many or depend on the length.
-
-        Cosines and sines are still computed by the model's own embedding, which keeps its scaling of frequencies.
-        """
-        frequencies = getattr(rotary, "inv_freq", None)
-        if frequencies is None or getattr(rotary, "rope_type", "default") in ("dynamic", "longrope"):
-            return None
-        size = 2 * len(frequencies)
-        if size > head_dim:
-            return None
-        half = torch.eye(size // 2, device=frequencies.device)
-        turn = torch.zeros(size, size, device=frequencies.device)
-        turn[size // 2 :, : size // 2] = -half
-        turn[: size // 2, size // 2 :] = half
-        return cls(rotary, turn, head_dim)
+# Keys of a generation config without effect on tokens, or whose meaning is covered by arguments here or by Sampling.
+SUPPORTED_SETTINGS = {
+    "_from_model_config",
+    "bos_token_id",
+    "cache_implementation",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "pad_token_id",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "use_cache",
+}
 
 
-NORM_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class RMSNorm:
-    """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension (arXiv 1910.07467, eq. 4).
+def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
+    """Reason why a model needs `model.generate`; None if the decode loop gives the same completions."""
+    causal = causal_model(model)
+    name = type(causal).__name__
+    if not isinstance(causal, GenerationMixin) or causal.config.is_encoder_decoder:
+        return f"{name} is not a decoder-only model of transformers."
+    if type(causal).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation:
+        return f"{name} has its own `prepare_inputs_for_generation`."
+    if other_cache := _other_cache(causal):
+        return other_cache
+    if getattr(model, "peft_config", None) and getattr(model.active_peft_config, "is_prompt_learning", False):
+        return "Its adapter prepends virtual tokens to each prompt."
+    configured = _configured(causal.generation_config)
+    if configured:
+        return f"Its generation config sets {', '.join(configured)}."
+    return None
 
-    Args:
-        weight: `[width]`, including the offset of Gemma's norms.
-    """
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        self.width, self.dtype = len(weight), weight.dtype
-        self._weight, self._eps = weight, eps
-        # x·w·√n / sqrt(x·x + n·eps): four small operations for a single row, a third faster than F.rms_norm.
-        self._scaled = weight * self.width**0.5 if weight.dtype in (torch.float32, torch.float64) else None
-        self._sum_eps = self.width * eps
-        # The mean of (x, -x) is 0 and its variance mean(x²), so its layer norm is the RMS norm. torch has one kernel
-        # for that on a CPU, and ten for F.rms_norm: it takes two thirds of the time.
-        self._twice = torch.cat([weight, weight]) if weight.device.type == "cpu" else None
+def _other_cache(causal: PreTrainedModel) -> str | None:
+    name = type(causal).__name__
+    if routing_of(causal) is not None:
+        return f"{name} has routed blocks (Mixture-of-Depths), which keep no cache of keys and values."
+    kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}
+    other = sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer)
+    return (
+        f"The cache of {name} has layers of type {', '.join(other)} (a sliding window or a state)." if other else None
+    )
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalize the rows of `x` `[..., width]`; the rows of the result may not be contiguous."""
-        if x.dim() == 1 and self._scaled is not None:
-            return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
-        if self._twice is not None:
-            both = F.layer_norm(torch.cat([x, -x], -1), (2 * self.width,), self._twice, None, self._eps)
-            return both[..., : self.width]
-        return F.rms_norm(x, (self.width,), self._weight, self._eps)
 
-    @classmethod
-    def read(cls, module: Any) -> RMSNorm | None:
-        """Convert a module to a norm; None if it lacks weight or epsilon, or differs on random rows `[2, width]`.
-
-        The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
-        """
-        weight = getattr(module, "weight", None)
-        eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):
-            return None
-        weight = weight.detach()
-        x = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
-        try:
-            with torch.no_grad():
-                expected = module(x)
-        except Exception:  # noqa: BLE001 - whatever a norm with other arguments raises, the model's own forward has them
-            return None
-        if not isinstance(expected, Tensor) or expected.shape != x.shape:
-            return None
-        for norm in (cls(weight, eps), cls(1.0 + weight, eps)):
-            distance = (norm(x).float() - expected.float()).norm()
-            if distance <= NORM_TOLERANCE.get(weight.dtype, 0.0) * expected.float().norm():
-                return norm
-        return None
+def _configured(config: GenerationConfig) -> list[str]:
+    neutral = GenerationConfig().to_dict()
+    return sorted(
+        key
+        for key, value in config.to_dict().items()
+        if key not in SUPPORTED_SETTINGS and value is not None and value is not False and value != neutral.get(key)
+    )

@@ -1,13 +1,13 @@
-"""Freeze fine-tuning: a few layers are trained, the others stay frozen."""
+"""Full fine-tuning, and freeze fine-tuning: a few layers are trained, the others stay frozen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_layers
-from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
+from llf_core.methods.adapter_targets import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.method import Method, keep_trained_weights_exact
-from llf_core.methods.peft_adapter import new_rows
+from llf_core.methods.peft_tuner import new_rows
 from llf_core.models.architecture import choose_parts, frozen_modules, multimodal_parts
 from llf_core.models.errors import ModelError
 from llf_core.models.reward_model import HEAD_NAME, generates, unused_lm_head
@@ -52,6 +52,22 @@ class Freeze(Method):
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
             parameter.requires_grad_(trained and parameter.is_floating_point() and module not in frozen)
+        for parameter in () if generates(self.config) else unused_lm_head(model):
+            parameter.requires_grad = False
+        keep_trained_weights_exact(model, self.config)
+        return model
+
+
+class Full(Method):
+    """Full fine-tuning."""
+
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Make every parameter outside of frozen parts trainable, in the precision of `keep_trained_weights_exact`."""
+        choose_parts(model, self.config)
+        model.requires_grad_(requires_grad=True)
+        for name in frozen_modules(model):
+            for parameter in model.get_submodule(name).parameters(recurse=False):
+                parameter.requires_grad = False
         for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, self.config)

@@ -34,7 +34,7 @@ class Method(ABC):
     def apply(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         """Set which parameters are trained.
 
-        A method whose declaration is an `adapter` begins with `llf_core.methods.peft_adapter.begin_adapter`, which
+        A method whose declaration is an `adapter` begins with `llf_core.methods.peft_tuner.begin_adapter`, which
         continues an adapter of `adapter_name_or_path`.
 
         Returns:

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.modifiers import LLaMAProOptions, expanded_blocks
-from llf_core.methods.decoder_blocks import block_count, block_list
+from llf_core.methods.adapter_targets import block_count, block_list
 from llf_core.models.errors import ModelError
 from llf_core.modifiers.modifier import Modifier
 

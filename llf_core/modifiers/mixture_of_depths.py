@@ -6,12 +6,12 @@ import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llf_core.acceleration.patching.flattened_batches import has_recurrent_layers
+from llf_core.acceleration.patching.causal_head import has_recurrent_layers
 from llf_core.acceleration.patching.per_document import record_calls
 from llf_core.config.declarations.modifiers import MixtureOfDepthsOptions
 from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.config.number_format import percent
-from llf_core.methods.decoder_blocks import block_list
+from llf_core.methods.adapter_targets import block_list
 from llf_core.methods.method import keep_trained_weights_exact
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.mixture_of_depths import (

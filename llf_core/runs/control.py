@@ -1,6 +1,6 @@
 """`control/`: requests to a live run. Each is one small file, written atomically and removed once answered.
 
-The trainer answers them in `llf_core.training.control_requests`, the supervisor in `llf_core.launch.supervisor`.
+The trainer answers them in `llf_core.training.metrics_callback`, the supervisor in `llf_core.launch.supervisor`.
 """
 
 from __future__ import annotations

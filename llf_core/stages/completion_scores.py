@@ -13,7 +13,7 @@ from llf_core.data.validation_split import prompts_of
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards
 from llf_core.rewards.call_reward import LARGEST
 from llf_core.rewards.signature import TRAINER_PARAMETERS
-from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.stages.base.context import StopTraining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,6 @@ import torch
 from llf_core.config.declarations.stages.dpo import PREFERENCE_LOSSES, DPOOptions
 from llf_core.data.collate import PairCollator
 from llf_core.stages.base.stage import LossStage
-from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.preference_losses import (
     LOSSES,
     Pairs,
@@ -21,7 +20,7 @@ from llf_core.stages.preference_losses import (
     odds_ratio_loss,
     orpo,
 )
-from llf_core.stages.reference_logprobs import Reference, without_dropout
+from llf_core.stages.reference_logprobs import Reference, answer_log_probs, group_count, without_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stage import Batch, Examples, RecordLosses
-    from llf_core.stages.logprobs import Answers
+    from llf_core.stages.reference_logprobs import Answers
 
 
 class DPO(LossStage):

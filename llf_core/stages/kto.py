@@ -11,11 +11,15 @@ from llf_core.config.declarations.stages.dpo import KTOOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.collate import PairCollator
 from llf_core.data.errors import DataError
-from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.base.stage import LossStage
-from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.preference_losses import kl_estimate, kto
-from llf_core.stages.reference_logprobs import Reference, without_dropout
+from llf_core.stages.reference_logprobs import (
+    AugmentedDataset,
+    Reference,
+    answer_log_probs,
+    group_count,
+    without_dropout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

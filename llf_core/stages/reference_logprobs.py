@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from llf_core.acceleration.patching.causal_head import causal_of
+from llf_core.acceleration.kernels.cross_entropy import log_probs
+from llf_core.acceleration.patching.causal_head import causal_of, forward
 from llf_core.config import fields
 from llf_core.config.reference_model import names_reference, precomputes_reference
 from llf_core.data.collate import SECOND_ANSWER
@@ -29,35 +30,32 @@ from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.runs.phases import ProgressEvents
-from llf_core.stages.augmented_dataset import AugmentedDataset
-from llf_core.stages.auxiliary_model import autocast
-from llf_core.stages.logprobs import answer_log_probs
 from llf_core.stages.reference_policy import (
     ReferencePolicy,
     adapter_names,
+    autocast,
     model_name,
     named_reference,
     reference_policy,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from datasets import Dataset
     from numpy.typing import NDArray
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-    from llf_core.data.collate import PairCollator
-
-    Table = NDArray[np.float32 | np.float64]
-    from torch import Tensor
-
+    from llf_core.acceleration.patching.causal_head import Head
     from llf_core.config import RunConfig
+    from llf_core.data.collate import PairCollator
     from llf_core.models import ModelSource
     from llf_core.stages.base.context import TrainingContext
 
-logger = logging.getLogger(__name__)
+    Table = NDArray[np.float32 | np.float64]
 
+logger = logging.getLogger(__name__)
 TOKENS = 4096  # tokens of a batch of the reference, unless a single example has more
 VERSION = 4
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
@@ -297,3 +295,77 @@ def _new_rows(config: RunConfig, model: nn.Module) -> list[object]:
 def _stats(path: Path) -> list[object]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [str(path), *((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file())]
+
+
+class AugmentedDataset:
+    """Map-style data set that adds the result of `extra_columns` to each example of another data set."""
+
+    def __init__(self, examples: Dataset | AugmentedDataset, extra_columns: Callable[[int], dict[str, Any]]) -> None:
+        self.examples = examples
+        self.extra_columns = extra_columns
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        example: dict[str, Any] = self.examples[index]
+        return example | self.extra_columns(index)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            example | self.extra_columns(index) for example, index in zip(self._several(indices), indices, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def _several(self, indices: Sequence[int]) -> list[dict[str, object]]:
+        examples: list[dict[str, object]] = self.examples.__getitems__(indices)
+        return examples
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Log-probabilities of the N tokens of the completions of a batch.
+
+    Attributes:
+        tokens: `[N]`.
+        owners: `[N]`, int64: index of the token's completion.
+        sums: `[completions]`, summed over the tokens of each.
+        lengths: `[completions]`, int64: supervised tokens of each.
+    """
+
+    tokens: Tensor
+    owners: Tensor
+    sums: Tensor
+    lengths: Tensor
+
+
+def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
+    """Log-probabilities of the completions of a batch of `PairCollator`, in one forward pass with a graph.
+
+    Only hidden states that predict a token of a completion pass through the output head. Float32, or float64 for
+    float64.
+    """
+
+    def objective(hidden: Tensor, head: Head) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["predictors"])
+        return log_probs(rows, head, batch["targets"])
+
+    tokens: Tensor = forward(model, batch, objective)
+    owners = batch["answers"]
+    count = len(batch["ends"])
+    return Answers(
+        tokens,
+        owners,
+        tokens.new_zeros(count).index_add(0, owners, tokens),
+        owners.bincount(minlength=count),
+    )
+
+
+def group_count(batch: Mapping[str, Any]) -> Tensor:
+    """Number of examples (pairs of completions) in a batch of `PairCollator`, an int64 scalar."""
+    ends: Tensor = batch["ends"]
+    return ends.new_tensor(batch["groups"])

@@ -11,7 +11,7 @@ from llf_core.config.declarations.stages.dpo import RMOptions
 from llf_core.data.collate import PairCollator
 from llf_core.models.reward_model import score_hidden_states
 from llf_core.stages.base.stage import LossStage
-from llf_core.stages.logprobs import group_count
+from llf_core.stages.reference_logprobs import group_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the negative log-likelihood of the completions' tokens, weighted by DFT, EAFT or ASFT."""
+"""Supervised fine-tuning, with the token weights of DFT, EAFT and ASFT, and pre-training on every token."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llf_core.acceleration.kernels.cross_entropy import nll_sum
 from llf_core.acceleration.kernels.distillation import divergence_sum
-from llf_core.acceleration.kernels.token_loss import nll_sum
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.config.declarations.stages.sft import SFTOptions
 from llf_core.config.ignore_index import IGNORED
-from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.base.stage import LossStage
-from llf_core.stages.document_losses import record_document_losses, shifted_targets
-from llf_core.stages.reference_policy import reference_policy
+from llf_core.stages.reference_policy import autocast, reference_policy
+from llf_core.stages.token_accuracy import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import Batch, RecordLosses
     from llf_core.stages.token_accuracy import TokenAccuracy
 
+
 LIKELIEST = 20
 """Number of likeliest tokens that the entropy is computed over, with renormalized probabilities."""
+
 MAX_ENTROPY = 3.0
 """Entropy of a uniform distribution over 20 tokens in nats, `ln 20 = 2.996`, rounded as in the authors' code."""
 
@@ -154,3 +155,17 @@ def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # n
     finite = likeliest.clamp(min=torch.finfo(likeliest.dtype).min)  # p log p is 0 where p is 0
     entropy = -(likeliest.exp() * finite).sum(-1)
     return (entropy / MAX_ENTROPY) ** alpha
+
+
+class PT(LossStage):
+    """Pre-training on plain texts: the loss of SFT, with every token supervised."""
+
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        label_smoothing: float = 0.0,
+        record_losses: RecordLosses | None = None,
+    ) -> Tensor:
+        """Sum of the negative log-likelihoods of the tokens of a micro-batch, a float32 scalar."""
+        return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)

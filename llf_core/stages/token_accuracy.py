@@ -1,15 +1,17 @@
-"""The metric `accuracy` of an evaluation: whether each token in the loss was the most likely one."""
+"""The metric `accuracy` of an evaluation, and the losses of tokens by document."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.stages.document_losses import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from llf_core.acceleration.kernels.cross_entropy import TokenWeights
@@ -65,3 +67,29 @@ class TokenAccuracy:
         """Return the committed counts and clear them: correct tokens and tokens in the loss of each example."""
         taken, self._committed = self._committed, []
         return torch.cat(taken).tolist() if taken else []
+
+
+def shifted_targets(labels: Tensor) -> Tensor:
+    """Labels `[batch, seq]` shifted left by one, to the positions that predict them; -100 in the last column."""
+    return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
+
+
+def record_document_losses(
+    batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
+) -> None:
+    """Record the loss and the number of supervised tokens of each document, for the view of example losses.
+
+    Args:
+        batch: of `llf_core.data.Collator`, flattened or padded.
+        record_losses: called with losses and token counts, `[documents]` each.
+        positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
+        costs: `[N]`, losses of these tokens in nats.
+    """
+    ends = batch.get("cu_seq_lens_q")
+    count = len(batch["input_ids"]) if ends is None else len(ends) - 1
+    if ends is None:
+        documents = positions // batch["input_ids"].shape[-1]
+    else:
+        documents = torch.bucketize(positions, ends[1:].long(), right=True)
+    sums = costs.new_zeros(count).index_add_(0, documents, costs)
+    record_losses(sums, torch.bincount(documents, minlength=count))

@@ -13,8 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from llf_core.generation.generate import without_accelerate
 from llf_core.models.device import autocast_mixed_dtypes
-from llf_core.stages.adapter_switching import use_adapter
-from llf_core.stages.auxiliary_model import eval_mode
+from llf_core.stages.reference_policy import eval_mode, use_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor

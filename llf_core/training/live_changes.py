@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
-    from llf_core.training.sample_callback import SamplePrompts
+    from llf_core.training.callbacks import SamplePrompts
 
 logger = logging.getLogger(__name__)
 

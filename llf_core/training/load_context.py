@@ -8,18 +8,23 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import set_seed
 
 from llf_core.acceleration.patching.causal_head import install_head, puts_prompt
 from llf_core.acceleration.patching.install import Accelerated, accelerate, parts_of, take_over
+from llf_core.config.ignore_index import IGNORED
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
 from llf_core.config.rules.conditions import packs_examples, shards_weights, whole_load_reason
 from llf_core.config.stored_quantization import check_stored_quantization, stays_packed
-from llf_core.data import PackedRows, check_packing, prepare
+from llf_core.data import DataError, PackedRows, check_packing, prepare
+from llf_core.data.conversation import UNPAIRED
+from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
+from llf_core.data.validation_split import prompts_of
 from llf_core.generation import add_end_tokens
 from llf_core.methods.method import make_method
 from llf_core.models import (
@@ -32,6 +37,7 @@ from llf_core.models import (
 )
 from llf_core.models.adapter_loading import check_adapter_reloads
 from llf_core.models.adapter_merging import continues_adapter
+from llf_core.models.architecture import position_limit
 from llf_core.models.gradient_checkpointing import keep_frozen_statistics
 from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
@@ -43,11 +49,11 @@ from llf_core.runs.phases import begin_phase
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.ranks import from_main, is_main, world_size
 from llf_core.training.parameter_map import parameter_map
-from llf_core.training.position_limit import check_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from torch import nn
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
@@ -57,7 +63,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, RunWriter
 
 logger = logging.getLogger(__name__)
-
 SAMPLED = 64  # examples whose activations a method may begin with
 
 
@@ -263,3 +268,76 @@ def _tell_rope_scaling(source: ModelSource, config: RunConfig, writer: RunWriter
         )
     if note := scaling_note(source.name, scaling, config):
         writer.warn("rope_scaling", note)
+
+
+def check_positions(context: TrainingContext) -> None:
+    """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
+
+    Virtual tokens count too. For KTO, the completion may be another example's
+    (`llf_core.stages.kto.mismatched`). Streams, vision models and prompts that are left out are not checked.
+
+    Raises:
+        DataError: one has more; no prompt remains, or a data set can no longer be read.
+    """
+    data = context.data
+    limit = None if context.processor is not None else position_limit(context.model)
+    if limit is None or isinstance(data.train, Stream):
+        return
+    sets = [data.train, *([] if data.eval is None else [data.eval])]
+    problem = _too_long(context, sets, limit)
+    stage = stage_of(context.config)
+    if problem and stage.uses_rewards and stage.scored_by_functions(context.config):
+        # the records are read again only where a prompt that is left out may have been counted
+        prompts = prompts_of(context.config, data, (context.folder.path,))
+        kept = [data.examples.select(prompts.places)]
+        kept += [] if data.eval is None else [data.eval.select(prompts.eval_places)]
+        problem = _too_long(context, kept, limit)
+    if problem:
+        raise DataError(problem)
+
+
+def _too_long(context: TrainingContext, sets: Sequence[object], limit: int) -> str:
+    """Sentences about examples of some sets that do not fit into `limit` positions; empty if all fit."""
+    config = context.config
+    longest = max(map(_longest, sets))
+    drawn = stage_of(config).completion_tokens(config, longest)
+    other = 0
+    if stage_of(config).data_kind == UNPAIRED and min(2 * longest, config.data.cutoff_len) > limit:
+        other = max(_longest_mismatched(examples, config.data.cutoff_len) for examples in sets)
+    ahead = _virtual_tokens(context.model)
+    if ahead + max(longest + drawn, other) <= limit:
+        return ""
+    what, keys = f"the longest example has {longest:,} tokens", "cutoff_len"
+    if other > longest:
+        what = f"a prompt with the completion of another example, which KTO compares, has up to {other:,} tokens"
+    if drawn:
+        what = f"the longest prompt has {longest:,} tokens and its completion at most {drawn:,}"
+        keys = f"cutoff_len or {stage_of(config).completion_limit}"
+    taken = (
+        f", of which those that finetuning_type {config.method.finetuning_type} trains take {ahead:,}" if ahead else ""
+    )
+    return (
+        f"{context.source.name} has positions for {limit:,} tokens{taken}, and {what}. Lower {keys}, or use a model "
+        "without such a limit."
+    )
+
+
+def _virtual_tokens(model: nn.Module) -> int:
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+
+
+def _longest(examples: Any) -> int:
+    whole = examples.examples if isinstance(examples, PackedRows) else examples
+    columns = [name for name in ("input_ids", "rejected_ids") if name in whole.column_names]
+    return max(int(lengths(whole, name).max(initial=0)) for name in columns)
+
+
+def _longest_mismatched(examples: Any, cutoff: int) -> int:
+    """Upper bound of the number of tokens of a prompt with the completion of another example."""
+    whole = lengths(examples)
+    prompts = np.fromiter(
+        (next(at for at, label in enumerate(one) if label != IGNORED) for one in examples["labels"]),
+        np.int64,
+        len(whole),
+    )
+    return int(min(prompts.max(initial=0) + (whole - prompts).max(initial=0), cutoff))

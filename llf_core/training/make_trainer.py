@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.loop import TrainingLoop
-    from llf_core.training.answer_metrics import AnswerMetrics
+    from llf_core.training.callbacks import AnswerMetrics
     from llf_core.training.metrics_callback import MetricsCallback
 
 FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tokens, see `Collator`
@@ -145,7 +145,7 @@ def positions_by_set(config: RunConfig, data: Prepared) -> dict[str, list[int]]:
 
 
 class ShardedArguments(TrainingArguments):  # type: ignore[misc]  # transformers ships no types
-    """Arguments of a run whose model `llf_core.stages.base.sharding.shard` puts on the devices."""
+    """Arguments of a run whose model `llf_core.stages.base.ranks.shard` puts on the devices."""
 
     @property
     def place_model_on_device(self) -> bool:

@@ -83,8 +83,7 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
         from llf_core.training.load_context import load_context
         from llf_core.training.make_trainer import make_trainer
         from llf_core.training.memory_plan import decide_checkpointing
-        from llf_core.training.past_run import add_to_past_runs
-        from llf_core.training.peak_memory import reset_peak
+        from llf_core.training.past_run import add_to_past_runs, reset_peak
     writer = RunWriter(folder, 1)
     plan = plan_device(short)
     _tell(phase="reading the data and the model")

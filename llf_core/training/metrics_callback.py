@@ -1,9 +1,10 @@
-"""Callback that writes a run's metrics, events and checkpoints, and handles its control requests."""
+"""Callback that writes a run's metrics, events and checkpoints, and carries out its control requests."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -17,20 +18,26 @@ from transformers import TrainerCallback, set_seed
 from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
 from llf_core.models.memory import memory_in_use
-from llf_core.runs import Checkpoints
+from llf_core.runs import Checkpoints, Inbox, RunReader
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.stages.base.loop import inner_optimizer
-from llf_core.stages.base.ranks import from_all, is_main, rank, wait_for_ranks, world_size
-from llf_core.stages.base.sharding import is_sharded, restore_shards, save_shards, whole_on_main
+from llf_core.stages.base.ranks import (
+    from_all,
+    is_main,
+    is_sharded,
+    rank,
+    restore_shards,
+    save_shards,
+    wait_for_ranks,
+    whole_on_main,
+    world_size,
+)
 from llf_core.training.checkpoint_check import check_reloaded
-from llf_core.training.control_requests import ControlRequests
-from llf_core.training.gpu_usage import GpuLoad
 from llf_core.training.live_changes import LiveChanges
 from llf_core.training.oom_messages import smaller_size
-from llf_core.training.resume_check import ResumeCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,17 +45,19 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from llf_core.runs import RunFolder, RunWriter
+    from llf_core.runs import Request, RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
+    from llf_core.training.callbacks import SamplePrompts
     from llf_core.training.forgetting_probe import ForgettingProbe
-    from llf_core.training.sample_callback import SamplePrompts
 
 logger = logging.getLogger(__name__)
 
 MAX_PENDING_STEPS = 64
 """Maximum number of steps whose example losses wait to be written."""
+
 ROUNDING = 1e-3
 """Relative difference of losses at the same step that kernels of an accelerator may cause."""
+
 NOT_LOGGED = {
     "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss",
     "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
@@ -377,3 +386,208 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
     parts += [render(values[name]) for name, render in writers.items() if name in values]
     parts[1:1] = [f"{lowercase_label(one['label'])} {write(one['value'], one['form'])}" for one in key_values(values)]
     return "  ".join(parts)
+
+
+CHECKED = 10
+"""Number of steps to compare, a choice of this project."""
+
+
+class ResumeCheck:
+    """Compares the first losses of an attempt with the log, and writes the event `receipt` once.
+
+    Args:
+        tolerance: maximum relative difference explained by the device's rounding.
+        processes: how many have made the logged steps, and how many repeat them; None for the same number.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        writer: RunWriter,
+        step: int,
+        tolerance: float = 0.0,
+        processes: tuple[int, int] | None = None,
+    ) -> None:
+        columns = RunReader(folder).metrics()
+        logged = dict(zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True))
+        later = [(made, loss) for made, loss in logged.items() if made > step]
+        # A logged loss is the mean since the last log, and a resume begins a new mean.
+        self._expected = dict(later[0 if step in logged or step == 0 else 1 :][:CHECKED])
+        self._writer = writer
+        self._from = step
+        self._tolerance = tolerance
+        self._processes = processes
+        self._distances: list[float] = []
+
+    def compare(self, step: int, loss: float) -> str:
+        """Compare the loss of a repeated step with the log; after the last comparable one, write the event `receipt`.
+
+        Returns a sentence if the losses differ by more than the tolerance; else an empty string.
+        """
+        expected = self._expected.pop(step, None)
+        if expected is not None:
+            self._distances.append(_distance(float(loss), float(expected)))
+        if self._distances and not any(left > step for left in self._expected):
+            largest, self._expected = max(self._distances), {}
+            count, self._distances = len(self._distances), []
+            ranks = {} if self._processes is None else {"processes": list(self._processes)}
+            self._writer.event(
+                "receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest, **ranks
+            )
+            if largest > self._tolerance:
+                subject = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
+                how = f"by up to {100 * largest:.2g} %" if math.isfinite(largest) else "in which losses are finite"
+                dropout = "" if self._processes is None else "other random numbers (dropout), "
+                return (
+                    f"{subject} from the log {how}: the resumed run is not the one that was "
+                    f"stopped. Possible causes: {dropout}other versions, threads or data, or a changed checkpoint."
+                )
+        return ""
+
+
+def _distance(loss: float, expected: float) -> float:
+    """Relative difference of two losses; infinite if only one of them is finite."""
+    if loss.hex() == expected.hex():  # also two that are not finite
+        return 0.0
+    distance = abs(loss - expected) / max(abs(expected), 1e-12)
+    return distance if math.isfinite(distance) else math.inf
+
+
+SECONDS = 1.0
+"""Minimum time between two queries."""
+
+
+class GpuLoad:
+    """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU, which other processes may use too."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._next = 0.0
+        self._queries: dict[str, Callable[[], float]] = {}
+        if device.type == "cuda":
+            self._queries = {
+                "gpu/utilization": lambda: torch.cuda.utilization(device) / 100,
+                "gpu/memory": self._memory,
+                "gpu/temperature": lambda: float(torch.cuda.temperature(device)),
+            }
+
+    def read(self) -> dict[str, float]:
+        """Read the current values, at most once a second.
+
+        Returns:
+            `gpu/utilization` (share of the driver's last sample period, at most a second, in which a kernel ran, 0
+                to 1), `gpu/memory` (share of the GPU's memory used by all processes, 0 to 1) and `gpu/temperature`
+                (°C). Values that the driver does not provide (without nvidia-ml-py, or for a MIG partition) are
+                omitted. Empty on other devices, and within a second of the last query.
+        """
+        now = time.monotonic()
+        if not self._queries or now < self._next:
+            return {}
+        self._next = now + SECONDS
+        found = {}
+        for name, query in list(self._queries.items()):
+            try:
+                found[name] = query()
+            except Exception:  # noqa: BLE001 - only a chart needs it: whatever the driver raises, the run continues
+                del self._queries[name]
+        return found
+
+    def _memory(self) -> float:
+        free, total = torch.cuda.mem_get_info(self._device)
+        return 1 - free / total
+
+
+class ControlRequests:
+    """Requests that clients put into a run's folder, see `llf_core.runs.control`.
+
+    A request is answered when it has had its effect, so one for a checkpoint or a stop waits for the checkpoint.
+    """
+
+    def __init__(self, folder: RunFolder, writer: RunWriter, live_changes: LiveChanges) -> None:
+        self.stop_wanted = False
+        self._writer = writer
+        self._live_changes = live_changes
+        self._inbox = Inbox(folder)
+        self._checkpoints = Checkpoints(folder)
+        self._waiting: list[Request] = []  # for the next complete checkpoint
+        self._evaluations: list[Request] = []
+
+    def stop(self) -> None:
+        """Stop with a checkpoint after the current step. Only sets a flag, so it is safe in a signal handler."""
+        self.stop_wanted = True
+
+    def handle(self, control: TrainerControl, step: int, watched: SamplePrompts | None) -> None:
+        """Handle the requests that have arrived, between two steps, when model and optimizer are consistent."""
+        takers = {
+            "stop": self._stop,
+            "checkpoint": self._save,
+            "evaluate": self._evaluate,
+            "sample": lambda request, _control, step: self._sample(request, step, watched),
+            "set": self._set,
+        }
+        told = from_all((self._inbox.scan() if is_main() else [], self.stop_wanted))
+        self.stop_wanted = any(stop for _, stop in told)
+        for request in told[0][0]:
+            self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
+            if request.type in takers:
+                takers[request.type](request, control, step)
+            else:
+                self._answer(request, ok=False, message="The file is not a valid request.")
+        if self.stop_wanted:
+            control.should_training_stop = True
+            control.should_save = not self._checkpoints.complete(step)
+
+    def answer_checkpoint(self, step: int) -> None:
+        """Answer the requests that waited for the now complete checkpoint."""
+        for request in self._waiting:
+            self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
+        self._waiting.clear()
+
+    def answer_evaluation(self, metrics: dict[str, float], step: int) -> None:
+        """Answer the requests for an evaluation with its mean reward of completions, else the loss."""
+        what, value = "evaluation loss", metrics.get("eval_loss", math.nan)
+        if "eval_reward" in metrics:
+            what, value = "mean reward on the evaluation set", metrics["eval_reward"]
+        for request in self._evaluations:
+            self._answer(request, ok=True, message=f"The {what} is {value:.4f} at step {step}.")
+        self._evaluations.clear()
+
+    def _stop(self, request: Request, _control: TrainerControl, _step: int) -> None:
+        self.stop_wanted = True
+        self._writer.status(state="stopping", reason=None)
+        self._waiting.append(request)
+
+    def _save(self, request: Request, control: TrainerControl, _step: int) -> None:
+        control.should_save = True
+        self._waiting.append(request)
+
+    def _evaluate(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            self._live_changes.change({"evaluate": True}, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._evaluations.append(request)
+
+    def _sample(self, request: Request, step: int, watched: SamplePrompts | None) -> None:
+        if watched is None or not watched.prompts:
+            self._answer(request, ok=False, message="No prompts are watched. Add one, or set watched_prompts.")
+            return
+        watched.answer(step)
+        if watched.last == step:
+            self._answer(request, ok=True, message=f"Generated at step {step}.")
+        else:
+            self._answer(request, ok=False, message="The completions could not be generated. See the warning.")
+
+    def _set(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            said = self._live_changes.change(request.args, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._answer(request, ok=True, message=said)
+
+    def _answer(self, request: Request, *, ok: bool, message: str) -> None:
+        self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
+        if is_main():
+            self._inbox.done(request)

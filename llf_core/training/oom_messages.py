@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.data.collate import document_count, token_count
-from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.loop import DoesNotFitError
 from llf_core.stages.base.ranks import rank, world_size
 
 if TYPE_CHECKING:

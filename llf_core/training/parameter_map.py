@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config import validate
-from llf_core.methods.decoder_blocks import BLOCK
+from llf_core.methods.adapter_targets import BLOCK
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.architecture import auto_class, load_architecture

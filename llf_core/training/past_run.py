@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import resource
 import statistics
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from llf_core.config import ConfigError
 from llf_core.data.streaming import Stream
@@ -17,8 +22,8 @@ from llf_core.data.text_lengths import most_patches
 from llf_core.estimate import Forecaster, find_devices
 from llf_core.estimate.example_lengths import ExampleLengths, full_length, of_lengths
 from llf_core.estimate.past_runs import add_past_run, data_key
+from llf_core.estimate.planned_step import CUDA_CONTEXT
 from llf_core.runs import RunReader
-from llf_core.training.peak_memory import peak_memory
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +36,13 @@ logger = logging.getLogger(__name__)
 
 WARM_STEPS = 1
 """First logged steps that are left out, in which kernels are chosen and memory is allocated."""
+
 MEASURED_WARM_STEPS = 2
 """The same for a measurement: its second step takes the memory again that the first released."""
+
 LEAST_STEPS = 2
 """Minimum number of timed steps of a run; a measurement may have one."""
+
 PAUSE = 3.0
 """Maximum of a step's seconds per token as a multiple of the usual; more is a pause of the machine."""
 _WHOLE = 2  # column of the counts: tokens before truncation
@@ -149,3 +157,30 @@ def patches_of(context: TrainingContext) -> int:
     except (OSError, UserError) as error:
         logger.info("The patches of images and videos are not counted: %s", error)
         return 0
+
+
+_RESET_PEAK = "5"
+"""Resets the peak of the resident set, see proc(5), `/proc/pid/clear_refs`."""
+
+
+def reset_peak(device: str) -> None:
+    """Reset the peak memory of `cuda`, `mps` or `cpu` if the system can, so that loading the model does not count."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError):  # not Linux, or forbidden: the peak of the whole process counts
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+
+
+def peak_memory(device: str) -> int:
+    """Peak bytes since `reset_peak` (else since the process began): reserved memory and context, or resident set."""
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved() + CUDA_CONTEXT
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -32,12 +32,10 @@ from llf_core.runs.process_log import log_to_run
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.writer import FollowerWriter
-from llf_core.stages.base.cannot_continue import StopTraining
-from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank, world_size
-from llf_core.stages.base.sharding import whole_on_main
+from llf_core.stages.base.context import StopTraining
+from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank, whole_on_main, world_size
 from llf_core.stages.base.stage import make_stage
-from llf_core.training.answer_metrics import AnswerMetrics
-from llf_core.training.callbacks import PhaseCallback
+from llf_core.training.callbacks import AnswerMetrics, PhaseCallback, SamplePrompts
 from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
 from llf_core.training.failures import explain_failure
 from llf_core.training.forgetting_probe import ForgettingProbe
@@ -47,10 +45,8 @@ from llf_core.training.make_trainer import make_trainer, metric_directions
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.output_copy import check_output_dir
-from llf_core.training.past_run import add_to_past_runs, write_forecast
-from llf_core.training.peak_memory import reset_peak
+from llf_core.training.past_run import add_to_past_runs, reset_peak, write_forecast
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
-from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.save_run_result import PUSH_KEY, push_destination, push_result, save_run_result
 
 if TYPE_CHECKING:

@@ -5,22 +5,32 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import Subset
+from torch.utils.data import BatchSampler, Subset
 
-from llf_core.config.rules.evaluation import of_set
+from llf_core.config.rules.evaluation import ACCURACY, of_set
 from llf_core.data.collate import document_count, has_media, token_count, trained_token_count
-from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
-from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
-from llf_core.stages.base.ranks import average_gradients, from_all, from_main, largest_of_ranks, sum_over_ranks
-from llf_core.stages.base.sharding import is_sharded, whole_on_main
+from llf_core.metrics.interval import ratio_interval, share_interval
+from llf_core.runs.charts import HIGH, LOW
+from llf_core.stages.base.loop import BatchSplitter, RNGState, TrainingLoop, inner_optimizer
+from llf_core.stages.base.ranks import (
+    average_gradients,
+    from_all,
+    from_main,
+    is_sharded,
+    largest_of_ranks,
+    sum_over_ranks,
+    whole_on_main,
+)
 from llf_core.stages.token_accuracy import TokenAccuracy
-from llf_core.training.evaluation_sums import EvaluationSums, together
 from llf_core.training.oom_messages import (
     evaluation_retry_message,
     layerwise_error,
@@ -29,7 +39,6 @@ from llf_core.training.oom_messages import (
     single_example_error,
     training_retry_message,
 )
-from llf_core.training.rank_batches import is_void, share_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +48,9 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.data.streaming import Stream
+    from llf_core.metrics.interval import Interval
     from llf_core.stages.base.stage import Batch, LossStage
-    from llf_core.training.answer_metrics import AnswerMetrics
+    from llf_core.training.callbacks import AnswerMetrics
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -417,3 +427,122 @@ def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> 
         "per_device_eval_batch_size",
         evaluation_retry_message(part, count, size=size, batch_dependent=trainer.stage.batch_dependent),
     )
+
+
+@dataclass(frozen=True)
+class EvaluationSums:
+    """Sums over the examples of one or several data sets, on all ranks.
+
+    Attributes:
+        loss: sum of the losses, and number of tokens (pairs, completions).
+        measures: by name, sum and number of the values of a stage's metric.
+        accuracy: of each example its correct tokens and its tokens in the loss; empty without `compute_accuracy`.
+        examples: of each example the sum of its losses, and the number of its tokens in the loss (1 of a pair or a
+            completion); empty if the stage records none.
+    """
+
+    loss: tuple[float, float]
+    measures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    accuracy: Sequence[Sequence[float]] = ()
+    examples: Sequence[Sequence[float]] = ()
+
+    def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Means of the stage's metrics by name, without undefined ones, and the differences of two of them."""
+        means = {name: total / count for name, (total, count) in self.measures.items() if count}
+        for name, parts in differences.items():
+            one, other = (means.get(part) for part in parts)
+            if one is not None and other is not None:
+                means[name] = one - other
+        return means
+
+    def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """All metrics by name: `loss`, the stage's, and `accuracy` (0 to 1), loss and accuracy with 95 % intervals.
+
+        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.interval`; they are
+        left out if too few examples were recorded, and for a loss that is not finite or not of the recorded
+        examples. A stage's own `loss`, such as a mean over the completions that could be scored, replaces the other.
+        """
+        found = {"loss": self.loss[0] / self.loss[1]} | self.means(differences)
+        accuracy = share_interval(np.array(self.accuracy, float))
+        if accuracy.value is not None:
+            found |= {ACCURACY: accuracy.value} | _bounds(ACCURACY, accuracy)
+        return found | ({} if "loss" in self.measures else self._loss_bounds())
+
+    def _loss_bounds(self) -> dict[str, float]:
+        """Interval of the mean loss, if it is the mean over the recorded examples."""
+        units = sum(count for _, count in self.examples)
+        if not self.examples or units != self.loss[1] or not math.isfinite(self.loss[0]):
+            return {}
+        return _bounds("loss", ratio_interval(np.array(self.examples, float)))
+
+
+def _bounds(name: str, found: Interval) -> dict[str, float]:
+    values = {name + LOW: found.low, name + HIGH: found.high}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
+    """Sums over the examples of several (at least one) data sets or ranks."""
+    measures: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (total, count) in part.measures.items():
+            before = measures.get(name, (0.0, 0.0))
+            measures[name] = (before[0] + total, before[1] + count)
+    totals, counts = zip(*(part.loss for part in parts), strict=True)
+    return EvaluationSums(
+        (sum(totals), sum(counts)),
+        measures,
+        [one for part in parts for one in part.accuracy],
+        [one for part in parts for one in part.examples],
+    )
+
+
+class RankBatches(BatchSampler):
+    """A rank's share of the batches of a sampler, in the order in which one process would read them.
+
+    accelerate fills the last batches with examples from the beginning, which would count twice. Here the last batch
+    of a rank is short, or, if nothing is left for it, one example that `is_void` excludes from the loss.
+
+    ```
+    7 examples, batches of 2, 2 ranks:  rank 0 [0 1] [4 5]   rank 1 [2 3] [6]
+    5 examples, batches of 2, 2 ranks:  rank 0 [0 1] [4]     rank 1 [2 3] [4], which is void
+    ```
+    """
+
+    def __init__(self, batches: BatchSampler, rank: int, ranks: int) -> None:
+        self._batches, self._rank, self._ranks = batches, rank, ranks
+        # accelerate reads these, and sets the epoch of the sampler.
+        self.sampler, self.batch_size, self.drop_last = batches.sampler, batches.batch_size, batches.drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = iter(self._batches)
+        while group := list(islice(batches, self._ranks)):
+            whole = list(chain.from_iterable(group))
+            own = whole[self._rank * self.batch_size : (self._rank + 1) * self.batch_size]
+            if len(whole) == self.batch_size * self._ranks or not self.drop_last:
+                yield own or whole[:1]
+
+    def __len__(self) -> int:
+        return len(self._batches) // self._ranks if self.drop_last else -(-len(self._batches) // self._ranks)
+
+    @property
+    def last_is_void(self) -> bool:
+        """Whether nothing is left for this rank in the last batch."""
+        left = len(self.sampler) % (self.batch_size * self._ranks)  # type: ignore[arg-type]
+        return not self.drop_last and 0 < left <= self._rank * self.batch_size
+
+
+def share_batches(loader: DataLoader[Any], rank: int, ranks: int) -> None:
+    """Replace accelerate's shares of the batches of a prepared loader by `RankBatches`; streams have none."""
+    shares: Any = loader.batch_sampler
+    if hasattr(shares, "num_processes") and ranks > 1:
+        shares.batch_sampler = RankBatches(shares.batch_sampler, rank, ranks)
+        shares.num_processes, shares.process_index, shares.even_batches = 1, 0, False
+
+
+def is_void(loader: Any) -> bool:
+    """Whether the last batch of a prepared loader is void for this rank, see `RankBatches`."""
+    sampler = getattr(loader, "batch_sampler", None)
+    while sampler is not None and not isinstance(sampler, RankBatches):
+        sampler = getattr(sampler, "batch_sampler", None)
+    return sampler is not None and bool(loader.end_of_dataloader) and sampler.last_is_void

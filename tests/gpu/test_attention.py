@@ -18,7 +18,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from llf_core.acceleration.kernels.document_layout import Layout
+from llf_core.acceleration.kernels.attention import Layout
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.install import accelerate
@@ -182,7 +182,7 @@ def alone(model, ids, labels):
 
 
 def summed(hidden, head, batch):
-    from llf_core.acceleration.kernels.token_loss import nll_sum
+    from llf_core.acceleration.kernels.cross_entropy import nll_sum
 
     targets = F.pad(batch["labels"], (0, 1), value=-100)[..., 1:]
     return nll_sum(hidden, head, targets)
@@ -287,7 +287,7 @@ def test_branches_of_a_prompt_cost_what_both_cost_alone(exact, device, dtypes, t
 
 def answer_costs(hidden, head, batch):
     """The summed loss of each answer of a batch of pairs."""
-    from llf_core.acceleration.kernels.token_loss import log_probs
+    from llf_core.acceleration.kernels.cross_entropy import log_probs
 
     rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["predictors"])
     costs = -log_probs(rows, head, batch["targets"])

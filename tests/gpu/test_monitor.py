@@ -7,7 +7,7 @@ import torch
 
 from llf_core.runs import RunReader, read_status
 from llf_core.runs.metric_catalog import logged_charts
-from llf_core.training.gpu_usage import GpuLoad
+from llf_core.training.metrics_callback import GpuLoad
 
 NAMES = {"gpu/utilization", "gpu/memory", "gpu/temperature"}
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import AutoModelForCausalLM
 
-from llf_core.acceleration.kernels.token_loss import nll_sum
+from llf_core.acceleration.kernels.cross_entropy import nll_sum
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.install import accelerate
 

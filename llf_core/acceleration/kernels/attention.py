@@ -5,24 +5,23 @@ scaled_dot_product_attention takes up to four times as long there, most so for s
 computed in blocks of queries, so that no time or memory is spent above the diagonal. Documents are zero-padded to a
 multiple of some tokens: oneDNN compiles a product for every new shape and caches it, which takes half a gigabyte for
 documents of all lengths. The padding follows a document, where the causal mask hides it.
+
+Which tokens of a flattened batch attend to which.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from torch.autograd import Function
 
-from llf_core.acceleration.kernels.document_layout import LONGEST, Hidden, Layout
-from llf_core.acceleration.kernels.shifted_attention import shifted_attention
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -285,3 +284,162 @@ def signed_sin(sin: Tensor) -> Tensor:
     """Negate the first half of `sin` `[..., rotary_dim]`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`."""
     half = sin.shape[-1] // 2
     return torch.cat((-sin[..., :half], sin[..., half:]), -1)
+
+
+def shifted_attention(
+    attention: Callable[[slice, Layout, Tensor, Tensor, Tensor], Tensor],
+    layout: Layout,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """Shifted sparse attention (LongLoRA, arXiv 2309.12307, section 3.2) on top of any attention within documents.
+
+    The first half of the heads attends within groups of `layout.group` tokens of a document, the second half within
+    groups that begin half a group later, so that neighboring groups exchange information. Of an odd number of heads the
+    second half has one more. LongLoRA wraps the groups of the second half around the end of a document; here its first
+    and last group are shorter, so that no token attends to later ones.
+
+    Args:
+        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors.
+        q: queries `[tokens, heads, dim]`.
+        k: keys `[tokens, key_heads, dim]`.
+        v: values `[tokens, key_heads, value_dim]`.
+
+    Returns:
+        `[tokens, heads, value_dim]`.
+    """
+    assert layout.group is not None  # noqa: S101 - for the type checker
+    heads = q.shape[1]
+    if k.shape[1] % 2:  # no half of the key heads serves half of the heads
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
+    parts = []
+    for shift, first, last in ((0, 0, heads // 2), (layout.group // 2, heads // 2, heads)):
+        if first == last:  # one head has no first half
+            continue
+        plain = replace(layout, bounds=_group_bounds(layout.bounds, layout.group, shift), group=None)
+        keys = slice(first * k.shape[1] // heads, last * k.shape[1] // heads)
+        own = (x.contiguous() for x in (q[:, first:last], k[:, keys], v[:, keys]))
+        parts.append(attention(slice(first, last), plain, *own))
+    return torch.cat(parts, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _group_bounds(bounds: tuple[int, ...], group: int, shift: int) -> tuple[int, ...]:
+    """Bounds of the groups of each document; the first group has `shift` tokens, unless 0."""
+    ends = [0]
+    for start, end in pairwise(bounds):
+        ends += [*range(start + (shift or group), end, group), end]
+    return tuple(ends)
+
+
+BLOCK = 256  # queries at a time
+LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
+KEPT = 512  # with more keys, probabilities are computed again in the backward pass
+MULTIPLE = 16  # documents are padded to a multiple of it
+CACHED_LIST = "_llf_numbers"  # attribute of a small tensor with its values as Python numbers
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tokens attend to which in a flattened batch, and how scores are computed.
+
+    Attributes:
+        bounds: 0, the end of each document, …; no document is empty. Tokens after the last one have the output 0.
+        scale: factor of the attention scores.
+        window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
+        softcap: scores become `softcap * tanh(score / softcap)`; None for no soft cap.
+        forks: for each document, the start of the first and of the second of two branches. The second branch does not
+            attend to the first. Only without a window, see `attend_branches`.
+        group: tokens of a group of shifted sparse attention, see `shifted_attention`; None: whole documents.
+    """
+
+    bounds: tuple[int, ...]
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    forks: tuple[tuple[int, int], ...] = ()
+    group: int | None = None
+
+    @functools.cached_property
+    def padded_bounds(self) -> tuple[int, ...]:
+        """`bounds` with documents padded to multiples of `MULTIPLE`: oneDNN compiles a product for every new shape."""
+        rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
+        return tuple(accumulate(rooms, initial=0))
+
+    def pad_documents(self, x: Tensor, groups: int) -> Tensor:
+        """Pad the documents with zeros and group the heads.
+
+        `[tokens, heads, dim]` becomes `[groups, padded tokens, heads / groups, dim]`.
+        """
+        x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
+        result = x.new_empty(groups, self.padded_bounds[-1], *x.shape[2:])
+        for (start, end), (first, last) in zip(pairwise(self.bounds), pairwise(self.padded_bounds), strict=True):
+            result[:, first : first + end - start] = x[:, start:end]
+            result[:, first + end - start : last] = 0
+        return result
+
+    def unpad_documents(self, x: Tensor, tokens: int) -> Tensor:
+        """Invert `pad_documents`: `[groups, padded tokens, heads / groups, dim]` to `[tokens, heads, dim]`.
+
+        Zero after the last document.
+        """
+        result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
+        for (start, end), first in zip(pairwise(self.bounds), self.padded_bounds, strict=False):
+            result[start:end] = x[:, first : first + end - start].transpose(0, 1)
+        result[self.bounds[-1] :] = 0
+        return result.flatten(1, 2)
+
+    def blocks(self) -> Iterator[tuple[int, int, int, Hidden | None]]:
+        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask."""
+        for number, (start, end) in enumerate(pairwise(self.padded_bounds)):
+            step = end - start if end - start <= LONGEST else BLOCK
+            fork, split = self.forks[number] if self.forks else (0, 0)
+            branch, second = fork - self.bounds[number], split - self.bounds[number]
+            for first in range(start, end, step):
+                last = min(first + step, end)
+                hidden = None
+                if self.forks and last > start + second:
+                    hidden = Hidden(max(start + second - first, 0), slice(branch, second))
+                yield first, last, start if self.window is None else max(start, first - self.window + 1), hidden
+
+    def keeps(self, keys: int) -> bool:
+        """Whether the probabilities of a block are stored for the backward pass, or computed again to save memory.
+
+        The limit `KEPT` is chosen, not measured.
+        """
+        return keys <= KEPT
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Additional mask of a block: queries from `query` on do not attend to a slice of keys."""
+
+    query: int
+    keys: slice
+
+
+def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
+    """The forks `[documents, 2]`, int32, of a batch as integers; empty for None."""
+    return () if forks is None else tuple((fork, split) for fork, split in cached_list(forks))
+
+
+def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
+    """The documents' bounds `[documents + 1]`, int32, as integers. Waits for a GPU once, see `cached_list`."""
+    return tuple(cached_list(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
+
+
+def cached_list(tensor: Tensor) -> list[Any]:
+    """`tensor.tolist()` of any shape with a dimension, cached on the tensor until it changes in place.
+
+    Only the first layer of a model then synchronizes with the device. Nothing is cached for inference tensors and while
+    torch compiles. Do not change the lists.
+    """
+    # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return tensor.tolist()
+    known: tuple[int, list[object]] | None = getattr(tensor, CACHED_LIST, None)
+    if known is None or known[0] != tensor._version:
+        known = (tensor._version, tensor.tolist())
+        setattr(tensor, CACHED_LIST, known)
+    return known[1]

@@ -21,9 +21,9 @@ from llf_core.acceleration.kernels.cross_entropy import (
     allocate_gradients,
     apply_terms,
     chunked,
+    products_dtype,
     scale_gradients,
 )
-from llf_core.acceleration.kernels.token_loss import products_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
-from llf_core.acceleration.kernels.attention import attend_branches, document_attention
-from llf_core.acceleration.kernels.document_layout import Layout, bounds_of, forks_of
-from llf_core.acceleration.kernels.shifted_attention import shifted_attention
+from llf_core.acceleration.kernels.attention import (
+    Layout,
+    attend_branches,
+    bounds_of,
+    document_attention,
+    forks_of,
+    shifted_attention,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

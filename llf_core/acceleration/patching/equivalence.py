@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llf_core.acceleration.patching import attention_backend
-from llf_core.acceleration.patching.flattened_batches import (
+from llf_core.acceleration.patching.causal_head import (
     decoder_of,
     empty_mask,
     flatten_probe,
@@ -18,7 +18,13 @@ from llf_core.acceleration.patching.flattened_batches import (
     has_recurrent_layers,
     unsupported_reason,
 )
-from llf_core.acceleration.patching.matching import QKV, TEST_ERRORS
+from llf_core.acceleration.patching.matching import (
+    QKV,
+    TEST_ERRORS,
+    depends_on_layer_number,
+    formula_key,
+    layer_number_attributes,
+)
 from llf_core.acceleration.patching.per_document import (
     call_per_document,
     chunk_size_of,
@@ -27,7 +33,6 @@ from llf_core.acceleration.patching.per_document import (
     record_calls,
     restore_forwards,
 )
-from llf_core.acceleration.patching.probe_module import depends_on_layer_number, formula_key, layer_number_attributes
 from llf_core.config.number_format import percent
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llf_core.acceleration.patching.attention_backend import AttentionCall
-    from llf_core.acceleration.patching.flattened_batches import Flattened
+    from llf_core.acceleration.patching.causal_head import Flattened
 
 LENGTHS = (3, 6)
 # Relative distance (of norms) of hidden states that counts as rounding. A wrong formula differs by far more. Chosen,

@@ -11,8 +11,7 @@ import torch
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.causal_head import accept_objective, causal_of, install_head
 from llf_core.acceleration.patching.equivalence import EquivalenceCheck
-from llf_core.acceleration.patching.fast_forwards import RECIPE, install, linear_forward
-from llf_core.acceleration.patching.linear_operands import is_adapted
+from llf_core.acceleration.patching.fast_forwards import RECIPE, install, is_adapted, linear_forward
 from llf_core.acceleration.patching.matching import QKV, TEST_ERRORS, match_attention, match_mlp, match_norm
 from llf_core.acceleration.patching.per_document import call_per_document
 

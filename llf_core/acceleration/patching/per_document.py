@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llf_core.acceleration.kernels.document_layout import bounds_of, forks_of
+from llf_core.acceleration.kernels.attention import bounds_of, forks_of
+from llf_core.acceleration.patching.causal_head import CHUNKED
 from llf_core.acceleration.patching.fast_forwards import install
-from llf_core.acceleration.patching.flattened_batches import CHUNKED
-from llf_core.acceleration.patching.matching import TEST_ERRORS
-from llf_core.acceleration.patching.probe_module import is_linear
+from llf_core.acceleration.patching.matching import TEST_ERRORS, is_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -24,9 +24,9 @@ from llf_core.chat.prompt import PromptForm, has_images, prepare, prompt_form, t
 from llf_core.chat.request import RequestError
 from llf_core.generation import prepare_weights
 from llf_core.generation.checked_forward import CHUNK, CheckedForward
+from llf_core.generation.decoder_block import unsupported
 from llf_core.generation.generate import end_tokens, repetition_penalty_of
-from llf_core.generation.message_prompt import context_length, takes_tools
-from llf_core.generation.supported_models import unsupported
+from llf_core.generation.text_stream import context_length, takes_tools
 from llf_core.models.device import autocast_mixed_dtypes
 from llf_core.models.memory import is_out_of_memory, memory_in_use
 from llf_core.models.step_forecast import free_memory

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.chat.prompt import longest_token
-from llf_core.generation.message_prompt import context_length
 from llf_core.generation.replies.reply_parser import reply_format
+from llf_core.generation.text_stream import context_length
 from llf_core.models.tokenizer import reads_images
 
 if TYPE_CHECKING:

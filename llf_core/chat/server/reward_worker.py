@@ -29,7 +29,7 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
     Args:
         given: `inputs`, `special` and `max_length`, see `RewardProcess.submit`.
     """
-    from llf_core.generation.message_prompt import context_length
+    from llf_core.generation.text_stream import context_length
     from llf_core.models.memory import is_out_of_memory
 
     try:

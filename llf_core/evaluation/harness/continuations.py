@@ -10,7 +10,7 @@ import torch
 from llf_core.acceleration.patching.causal_head import causal_of, forward
 from llf_core.evaluation.harness.token_trees import token_trees
 from llf_core.evaluation.likelihood import BATCH_TOKENS, CHUNK_BYTES, batches, depends_on_length
-from llf_core.generation.supported_models import unsupported
+from llf_core.generation.decoder_block import unsupported
 from llf_core.models.device import autocast_mixed_dtypes
 from llf_core.models.memory import is_out_of_memory
 

@@ -2,6 +2,8 @@
 
 The `ResponseParser` of transformers does a part of this: it sends the arguments of a call only when they are complete,
 raises an error for a malformed call, and knows the models whose tokenizer has a `response_template`.
+
+Parts of a reply: pieces of text and of tool calls.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.generation.replies.call_reader import MAX_NAME, CallReader, find_mark, held_at_end
-from llf_core.generation.replies.parts import Piece, ToolCallPiece
 from llf_core.generation.replies.reply_formats import recognize_format
 from llf_core.generation.text_stream import TextStream
 
@@ -23,8 +25,59 @@ if TYPE_CHECKING:
 
     from llf_core.generation.replies.reply_formats import CallFormat, ReplyFormat, Thought
 
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could stand in the place of a token.
+
+    Attributes:
+        text: its text; may be empty or hold U+FFFD, if it is a part of a character.
+        logprob: natural logarithm of its probability before temperature and other sampling parameters.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a reply; `top` are the most likely tokens in its place, highest first."""
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of a reply; the concatenated pieces of a kind are the whole text of that kind.
+
+    Attributes:
+        kind: `content`, or `reasoning` before the answer.
+        tokens: its tokens, if the request asks for log-probabilities. They may come with an empty text while a
+            character or a tool call is incomplete.
+    """
+
+    text: str
+    kind: Literal["content", "reasoning"] = "content"
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallPiece:
+    """A part of a tool call with some JSON text of its arguments; `id` and `name` are empty after the first part."""
+
+    index: int
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+
 Part = Piece | ToolCallPiece
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 ID_LENGTH = 9
 """Length of a call's id. Mistral's chat templates accept no other."""
 HEADER, BODY_END = "<|message|>", ("<|end|>", "<|call|>", "<|return|>", "<|start|>")

@@ -1,9 +1,14 @@
-"""Config, data, model and tokenizer of an attempt."""
+"""Config, data, model and tokenizer of an attempt.
+
+Error of a run that cannot continue now, and may be resumed later.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -42,3 +47,7 @@ class TrainingContext:
     flattens: bool
     method: Method | None = None
     forks: bool = False
+
+
+class StopTraining(UserError):  # noqa: N818 - no error of the program: something outside of it must be mended
+    """Training stops with a checkpoint, since something outside the program failed."""

@@ -1,24 +1,35 @@
-"""The training loop of every run, whichever library makes the steps: its learning rate and last step can be changed."""
+"""The training loop of every run, whichever library makes the steps; a step that runs out of memory is split."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import Trainer, TrainerCallback
 
 from llf_core.config.rules.conditions import shards_weights
 from llf_core.config.sections import STRATEGIES
+from llf_core.data.collate import split_batch
+from llf_core.models.memory import is_out_of_memory
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
-from llf_core.stages.base.oom_retry import BatchSplitter
-from llf_core.stages.base.ranks import from_all, is_main, parameter_sum, world_size
-from llf_core.stages.base.sharding import is_sharded, keep_shards_apart, shard, whole_on_main
+from llf_core.stages.base.ranks import (
+    from_all,
+    is_main,
+    is_sharded,
+    keep_shards_apart,
+    parameter_sum,
+    shard,
+    whole_on_main,
+    world_size,
+)
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from datasets import Dataset
     from torch import Tensor, nn
@@ -27,6 +38,8 @@ if TYPE_CHECKING:
 
     from llf_core.optimizers.optimizer import ParameterGroup
     from llf_core.stages.base.stage import Stage
+
+    Batch = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -325,3 +338,88 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         for group, base, planned in terms:
             group["lr"] = base * planned(schedule.last_epoch)
         schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - the Trainer logs it
+
+
+Result = TypeVar("Result")
+
+
+class DoesNotFitError(UserError):
+    """Out of memory on the smallest part of a batch, a single document."""
+
+
+def empty_caches() -> None:
+    """Free cached memory of the process and its device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+class RNGState:
+    """RNG state of the CPU and the device, so that a step that is computed again draws the same numbers."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Save the current state."""
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+        self._device = device
+
+    def restore(self) -> None:
+        """Restore the saved state."""
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+
+
+class BatchSplitter:
+    """Computes each batch in a number of parts, which doubles whenever memory runs out.
+
+    Attributes:
+        count: parts of a batch, a power of two; a batch of fewer documents has one part a document.
+    """
+
+    def __init__(self, tell: Callable[[Batch, int], None]) -> None:
+        """Begin with whole batches.
+
+        Args:
+            tell: called with the part that did not fit and the new count, before the retry. Raises `DoesNotFitError`
+                if the part cannot be halved.
+        """
+        self.count = 1
+        self._tell = tell
+
+    def run(
+        self,
+        batches: Sequence[Batch],
+        compute: Callable[[dict[str, Any], bool], Result],
+        *,
+        undo: Callable[[], Sequence[Batch]],
+    ) -> list[Result]:
+        """Compute batches part by part; after out of memory, all of them again in twice as many parts.
+
+        Args:
+            compute: computes one part; its second argument is whether that is the last one.
+            undo: reverts all that `compute` has done; returns the batches to compute again, earlier ones included.
+        """
+        while True:
+            results: list[Result] = []
+            part = batches[0]
+            try:
+                parts = [own for batch in batches for own in split_batch(batch, self.count)]
+                for part in parts:
+                    results.append(compute(part, part is parts[-1]))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return results
+            # Outside the handler: until the error is gone, its traceback keeps the failed graph in memory.
+            results.clear()
+            batches = undo()
+            empty_caches()
+            self._tell(part, self.count * 2)
+            self.count *= 2

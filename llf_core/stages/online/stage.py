@@ -11,7 +11,7 @@ from llf_core.config.rules.evaluation import best_metric
 from llf_core.config.rules.stages import parse_reward_weights
 from llf_core.stages.base.ranks import rank, world_size
 from llf_core.stages.base.stage import TrainerStage
-from llf_core.stages.online.rollout import Rollout
+from llf_core.stages.online.trl_rewards import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,7 +1,8 @@
-"""A run's reward functions as TRL's trainers call them, and the rewards of the last completions."""
+"""A run's reward functions as TRL's trainers call them, and completions that a checkpoint keeps."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -129,3 +130,19 @@ class TRLRewards:
 
 def _in_step(message: str, step: int) -> str:
     return f"In step {step}, {message[0].lower()}{message[1:]}"
+
+
+@dataclass
+class Rollout:
+    """Completions of a checkpoint that the steps after it still learn from.
+
+    Attributes:
+        inputs: for each batch tensors `[completions, …]` and scalars by name, as TRL's trainer buffers them.
+    """
+
+    inputs: list[dict[str, Any]] | None = None
+
+    def take(self) -> list[dict[str, Any]] | None:
+        """Return the inputs and clear them, so that the trainer has the only copy of the tensors."""
+        inputs, self.inputs = self.inputs, None
+        return inputs

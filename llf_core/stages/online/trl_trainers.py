@@ -16,8 +16,7 @@ from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints
 from llf_core.runs.phases import ProgressEvents
-from llf_core.stages.base.loop import TrainingLoop
-from llf_core.stages.base.oom_retry import RNGState
+from llf_core.stages.base.loop import RNGState, TrainingLoop
 from llf_core.stages.base.ranks import rank
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from trl.trainer.utils import RepeatSampler
 
     from llf_core.runs import RunWriter
-    from llf_core.stages.online.rollout import Rollout
-    from llf_core.stages.online.trl_rewards import TRLRewards
+    from llf_core.stages.online.trl_rewards import Rollout, TRLRewards
 
 
 class OnlineTrainer(TrainingLoop):

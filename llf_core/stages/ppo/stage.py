@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from llf_core.config.declarations.stages.ppo import PPOOptions
 from llf_core.stages.base.ranks import rank, world_size
@@ -12,22 +14,22 @@ from llf_core.stages.base.stage import LossStage
 from llf_core.user_functions.results import as_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-    from llf_core.stages.base.cannot_continue import StopTraining
-    from llf_core.stages.base.context import TrainingContext
+    from llf_core.data.media_files import MediaLimits
+    from llf_core.stages.base.context import StopTraining, TrainingContext
     from llf_core.stages.completion_scores import PromptScoring, SampledCompletion, Score
     from llf_core.stages.ppo.experience import KLController, RunningMoments
     from llf_core.stages.ppo.models import PPOModels
-    from llf_core.stages.ppo.prompts import PlaceholderDataset, Plan, PromptCollator
-    from llf_core.stages.ppo.rollout import Rollout
-    from llf_core.stages.ppo.rollout_worker import RolloutWorker
+    from llf_core.stages.ppo.rollout import Rollout, RolloutWorker
 
 FILE = "ppo.safetensors"
+
 TRIES = 16
 """Maximum number of phases in a row of which no completion can be scored; chosen by hand."""
 
@@ -53,8 +55,7 @@ class PPO(LossStage):
             return
         from llf_core.stages.ppo.experience import KLController, RunningMoments
         from llf_core.stages.ppo.models import build_models
-        from llf_core.stages.ppo.prompts import Plan
-        from llf_core.stages.ppo.rollout_worker import RolloutWorker
+        from llf_core.stages.ppo.rollout import RolloutWorker
 
         training, generation = context.config.training, context.config.generation
         self.temperature = generation.temperature if generation.do_sample else 1.0
@@ -77,8 +78,6 @@ class PPO(LossStage):
     # -- the Trainer's loader --------------------------------------------------------------------------
     def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | PlaceholderDataset:
         """A placeholder with the length of an epoch for training, or the evaluation prompts that can be scored."""
-        from llf_core.stages.ppo.prompts import PlaceholderDataset
-
         if not held_out:
             return PlaceholderDataset(self.plan.loader_length(len(self._usable_prompts)))
         indices: Sequence[int] | None = getattr(self.ppo_models.score, "eval_indices", None)
@@ -102,8 +101,6 @@ class PPO(LossStage):
 
     def collator(self, **options: Any) -> PromptCollator:
         """Create the collator of prompts without completions."""
-        from llf_core.stages.ppo.prompts import PromptCollator
-
         return PromptCollator(**options)
 
     @staticmethod
@@ -151,8 +148,8 @@ class PPO(LossStage):
         arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`. In an
         evaluation, completions are sampled, and the loss is minus their scores.
         """
-        from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
-        from llf_core.stages.ppo.policy_output import compute_policy
+        from llf_core.stages.ppo.experience import approximate_kl, policy_losses, value_losses
+        from llf_core.stages.ppo.models import compute_policy
 
         if "targets" not in batch:
             return self._evaluation_loss(batch)
@@ -225,7 +222,7 @@ class PPO(LossStage):
 
     def _unscored_error(self, what: str) -> StopTraining:
         from llf_core.rewards import BUILT_IN
-        from llf_core.stages.base.cannot_continue import StopTraining
+        from llf_core.stages.base.context import StopTraining
 
         own = [name for name in self.context.config.stage.reward_functions or () if name not in BUILT_IN]
         mend = (
@@ -273,7 +270,6 @@ class PPO(LossStage):
         import torch
 
         from llf_core.stages.completion_scores import SampledCompletion
-        from llf_core.stages.ppo.prompts import EVALUATION, prompts_of
 
         prompts = prompts_of(batch)
         numbers: list[int] = batch["numbers"].tolist()
@@ -414,3 +410,125 @@ class PPO(LossStage):
         from llf_core.stages.base.ranks import sum_over_ranks
 
         return bool(sum_over_ranks(torch.tensor(float(here))) == world_size())
+
+
+SAMPLING, ORDER, EVALUATION = 0, 1, 2
+"""Uses of random numbers, each with its own generator."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Division of a run's prompts into phases and optimizer steps.
+
+    In a phase all processes together sample completions for `answers` prompts and then make `steps` optimizer steps:
+    `passes` epochs over all completions, each in `parts` steps.
+
+    Attributes:
+        step: prompts of an optimizer step of all processes.
+        parts: `ppo_buffer_size`.
+        passes: `ppo_epochs`.
+    """
+
+    step: int
+    parts: int
+    passes: int
+    seed: int
+
+    @property
+    def answers(self) -> int:
+        """Number of completions of a phase."""
+        return self.step * self.parts
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps of a phase."""
+        return self.parts * self.passes
+
+    def phases(self, prompts: int) -> int:
+        """Number of phases of an epoch, in which every prompt gets a completion, rounded up."""
+        return math.ceil(prompts / self.answers)
+
+    def loader_length(self, prompts: int) -> int:
+        """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
+
+        The last phase of an epoch is filled up with prompts of the next epoch.
+        """
+        return self.phases(prompts) * self.steps * self.step
+
+    def prompt_indices(self, prompts: int, prompts_used: int) -> list[int]:
+        """Indices of the prompts of the next phase; each epoch has its own order, by the counts alone."""
+        found: list[int] = []
+        orders: dict[int, Sequence[int]] = {}
+        for number in range(prompts_used, prompts_used + self.answers):
+            epoch = number // prompts
+            if epoch not in orders:
+                orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(prompts).tolist()
+            found.append(int(orders[epoch][number % prompts]))
+        return found
+
+    def minibatch(self, answers: int, phase: int, phase_steps_done: int) -> list[int]:
+        """Indices of the completions of the next step of a phase, shuffled by a seed from run, phase and epoch.
+
+        Empty if a phase has fewer completions than steps, and none is left.
+        """
+        epoch, number = divmod(phase_steps_done, self.parts)
+        order = np.random.default_rng((self.seed, ORDER, phase, epoch)).permutation(answers)
+        return [int(one) for one in np.array_split(order, self.parts)[number]]
+
+    def sampling_seed(self, phase: int, use: int = SAMPLING) -> int:
+        """Seed of the sampling in a phase: completion `i` of all processes is sampled with this seed plus `i`."""
+        return int(np.random.default_rng((self.seed, use, phase)).integers(2**40))
+
+
+class PlaceholderDataset:
+    """Data set of empty examples, which gives the Trainer's loader the length of the run."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return {"input_ids": []}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(self._length))
+
+
+@dataclass(frozen=True)
+class PromptCollator:
+    """Makes batches of prompts for an evaluation, and of the empty examples of `PlaceholderDataset`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None = None
+    flatten: bool = False
+    fill: int = 1
+    limits: MediaLimits | None = None
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A model's inputs, see `Collator`, with `numbers` (`[batch]`, int64) if the examples have them.
+
+        Placeholders give `input_ids` `[batch, 0]`.
+        """
+        import torch
+
+        from llf_core.data.collate import Collator
+
+        if not any(len(one["input_ids"]) for one in features):
+            return {"input_ids": torch.zeros(len(features), 0, dtype=torch.int64)}
+        ids = [{"input_ids": one["input_ids"], "labels": one["input_ids"]} for one in features]
+        batch = Collator(self.tokenizer, flatten=self.flatten)(ids)
+        del batch["labels"]
+        numbers = [one.get("number") for one in features]
+        return batch | ({} if None in numbers else {"numbers": torch.tensor(numbers)})
+
+
+def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
+    """Token ids of each document of a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`)."""
+    ids = batch["input_ids"]
+    if "cu_seq_lens_q" in batch:
+        return [part.tolist() for part in ids[0].split(batch["cu_seq_lens_q"].diff().tolist())]
+    return [row[mask.bool()].tolist() for row, mask in zip(ids, batch["attention_mask"], strict=True)]

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from llf_core.acceleration.kernels.token_loss import log_probs, nll_sum
+from llf_core.acceleration.kernels.cross_entropy import log_probs, nll_sum
 from llf_core.acceleration.patching.causal_head import LOGITS, Head, causal_of, forward, forward_hidden, install_head
 from llf_core.stages.sft import SFT
 from tests.tiny import tiny_llama
@@ -336,7 +336,7 @@ def test_only_learned_rows_meet_the_head(monkeypatch):
     install_head(model)
     seen = []
     monkeypatch.setattr(
-        "llf_core.acceleration.kernels.token_loss.cross_entropies",
+        "llf_core.acceleration.kernels.cross_entropy.cross_entropies",
         lambda rows, *_: seen.append(rows.shape) or torch.zeros(len(rows)),
     )
     with torch.no_grad():

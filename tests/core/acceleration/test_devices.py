@@ -11,12 +11,11 @@ import torch
 from torch._subclasses import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llf_core.acceleration.kernels import attention, document_layout, token_loss
-from llf_core.acceleration.kernels.document_layout import cached_list
-from llf_core.acceleration.kernels.token_loss import log_probs
+from llf_core.acceleration.kernels import attention, cross_entropy
+from llf_core.acceleration.kernels.attention import cached_list
+from llf_core.acceleration.kernels.cross_entropy import log_probs
 from llf_core.acceleration.patching import attention_backend, fast_forwards
-from llf_core.acceleration.patching.causal_head import forward
-from llf_core.acceleration.patching.flattened_batches import empty_mask
+from llf_core.acceleration.patching.causal_head import empty_mask, forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.estimate import TrainingPass, architecture
 from llf_core.estimate.activations import layer_bytes
@@ -48,7 +47,7 @@ def elsewhere(monkeypatch):
 
     Parameters stay what they are, so that the fast products know them; each becomes fake where it is computed with.
     """
-    for module in (attention_backend, token_loss, fast_forwards):  # autocast knows no made-up device
+    for module in (attention_backend, cross_entropy, fast_forwards):  # autocast knows no made-up device
         monkeypatch.setattr(module, "computing_dtype", lambda _: torch.bfloat16)
     assert "cu_seq_q" in attention_backend.varlen_arguments()
     attention._unfolding.cache_clear()
@@ -60,11 +59,11 @@ def elsewhere(monkeypatch):
         model.to(ELSEWHERE)
         with FakeTensorMode(allow_non_fake_inputs=True):
             bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
-            setattr(bounds, document_layout.CACHED_LIST, (bounds._version, BOUNDS))  # as the first layer has asked
+            setattr(bounds, attention.CACHED_LIST, (bounds._version, BOUNDS))  # as the first layer has asked
             told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 12, "max_length_k": 12}
             if forks:
                 told["forks"] = torch.empty(2, 2, dtype=torch.int32, device=ELSEWHERE)
-                setattr(told["forks"], document_layout.CACHED_LIST, (told["forks"]._version, FORKS))
+                setattr(told["forks"], attention.CACHED_LIST, (told["forks"]._version, FORKS))
             ids, positions = (torch.empty(1, 20, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
             targets = torch.empty(20, dtype=torch.int64, device=ELSEWHERE)
             total = forward(
@@ -134,11 +133,11 @@ def kept_by_layers(layers, tokens, monkeypatch):
         return tensor
 
     with monkeypatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
-        for module in (attention_backend, token_loss, fast_forwards):
+        for module in (attention_backend, cross_entropy, fast_forwards):
             patch.setattr(module, "computing_dtype", lambda _: torch.bfloat16)
         patch.setattr(attention_backend, "_flash_knows", lambda *_: True)
         bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
-        setattr(bounds, document_layout.CACHED_LIST, (bounds._version, [0, tokens // 2, tokens]))
+        setattr(bounds, attention.CACHED_LIST, (bounds._version, [0, tokens // 2, tokens]))
         ids, positions = (torch.empty(1, tokens, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             made.get_base_model().model(

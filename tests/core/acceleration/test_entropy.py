@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical
 
 from llf_core.acceleration.kernels import cross_entropy
-from llf_core.acceleration.kernels.entropy import entropies
+from llf_core.acceleration.kernels.cross_entropy import entropies
 from llf_core.acceleration.patching.causal_head import LOGITS, Head
 
 

@@ -12,14 +12,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llf_core.acceleration.patching import attention_backend
-from llf_core.acceleration.patching.causal_head import forward
+from llf_core.acceleration.patching.causal_head import flatten_probe, forward
 from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
-from llf_core.acceleration.patching.flattened_batches import flatten_probe
 from llf_core.acceleration.patching.install import accelerate, parts_of, restore, take_over
-from llf_core.acceleration.patching.matching import match_mlp, match_norm
-from llf_core.acceleration.patching.probe_module import plain_copy
+from llf_core.acceleration.patching.matching import match_mlp, match_norm, plain_copy
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import assert_trains_alike, batch, pair, plain_loss, with_lora

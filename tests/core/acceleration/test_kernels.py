@@ -12,11 +12,17 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.acceleration.kernels.attention import attend_branches, document_attention, signed_sin
-from llf_core.acceleration.kernels.document_layout import BLOCK, KEPT, Layout, bounds_of, forks_of
-from llf_core.acceleration.kernels.linear import Operand, linears
-from llf_core.acceleration.kernels.mlp import swiglu
-from llf_core.acceleration.kernels.rms_norm import rms_norm
+from llf_core.acceleration.kernels.attention import (
+    BLOCK,
+    KEPT,
+    Layout,
+    attend_branches,
+    bounds_of,
+    document_attention,
+    forks_of,
+    signed_sin,
+)
+from llf_core.acceleration.kernels.linear import Operand, linears, rms_norm, swiglu
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.attention_backend import per_document_attention
 

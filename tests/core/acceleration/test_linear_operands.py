@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from transformers.pytorch_utils import Conv1D
 
-from llf_core.acceleration.patching.fast_forwards import install, linear_forward
+from llf_core.acceleration.patching.fast_forwards import install, linear_forward, operand, operands
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.acceleration.patching.linear_operands import operand, operands
 from llf_core.models.lazy_imports import import_bitsandbytes
 from llf_core.models.quantize import keep_differentiable
 from llf_core.stages.sft import SFT

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llf_core.acceleration.kernels import cross_entropy
-from llf_core.acceleration.kernels.token_loss import log_probs, nll_sum
+from llf_core.acceleration.kernels.cross_entropy import log_probs, nll_sum
 from llf_core.acceleration.patching.causal_head import LOGITS, Head
 
 

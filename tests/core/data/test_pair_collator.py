@@ -15,7 +15,7 @@ from llf_core.data.collate import (
     token_count,
     trained_token_count,
 )
-from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.reference_logprobs import answer_log_probs
 from tests.tiny import tiny_llama
 
 KINDS = {"forked": {"flatten": True, "fork": True}, "apart": {"flatten": True}, "padded": {}}

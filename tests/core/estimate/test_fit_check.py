@@ -15,7 +15,7 @@ from llf_core.config.weight_shapes import ModelSizeError
 from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, device_speed, step_time
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
-from llf_core.stages.ppo.prompts import Plan
+from llf_core.stages.ppo.stage import Plan
 from llf_core.training.memory_plan import largest_batch
 
 SEVEN_B = {

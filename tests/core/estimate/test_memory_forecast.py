@@ -143,7 +143,7 @@ def test_activations_go_as_the_gradients_of_weights_come() -> None:
 
 @pytest.mark.parametrize("tokens", [1, 256, 384, 385, 511, 512, 513, 700, 1024, 5000])
 def test_attention_stores_the_probabilities_that_are_counted(tokens: int) -> None:
-    from llf_core.acceleration.kernels.document_layout import Layout
+    from llf_core.acceleration.kernels.attention import Layout
 
     layout = Layout((0, tokens), scale=1.0)
     blocks = [(last - first, last - start) for first, last, start, _ in layout.blocks()]

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from llf_core.generation import bf16_weights, prepare_weights
+from llf_core.generation import prepare_weights, weight_products
 from llf_core.generation.batches import Decoder
-from llf_core.generation.bf16_weights import Bf16Matrix, add_bf16_copies, bf16_copy_of
+from llf_core.generation.weight_products import Bf16Matrix, add_bf16_copies, bf16_copy_of
 from tests.core.generation.small_models import PROMPTS, by_transformers, continued
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(bf16_weights, "MIN_VALUES", 0)
-    monkeypatch.setattr(bf16_weights, "BLOCK_VALUES", 700)  # several blocks a matrix, the last of them cut
+    monkeypatch.setattr(weight_products, "MIN_VALUES", 0)
+    monkeypatch.setattr(weight_products, "BLOCK_VALUES", 700)  # several blocks a matrix, the last of them cut
 
 
 def stored_narrow(model):

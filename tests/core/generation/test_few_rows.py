@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-from llf_core.generation.few_rows import MAX_ROWS, few_rows_linear, speed_up_few_rows
+from llf_core.generation.weight_products import MAX_ROWS, few_rows_linear, speed_up_few_rows
 
 
 @pytest.mark.parametrize("rows", [(1,), (2,), (2, 5), (MAX_ROWS,), (MAX_ROWS + 1,), (0,)])

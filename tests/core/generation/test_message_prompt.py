@@ -4,7 +4,7 @@ from types import MappingProxyType
 import pytest
 
 from llf_core.chat.picture import with_checked_pictures
-from llf_core.generation.message_prompt import PromptError, render_messages
+from llf_core.generation.text_stream import PromptError, render_messages
 from tests.tiny import tiny_tokenizer
 
 QUESTION = {"role": "user", "content": "Why?"}

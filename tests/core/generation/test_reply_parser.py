@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from llf_core.chat.events import Piece
 from llf_core.data.templates import named_template
-from llf_core.generation.replies.call_reader import CallReader
-from llf_core.generation.replies.call_values import InvalidJSONError, JSONObject, typed_json
+from llf_core.generation.replies.call_reader import CallReader, InvalidJSONError, JSONObject, typed_json
 from llf_core.generation.replies.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format
 from llf_core.generation.replies.reply_parser import ReplyParser
 

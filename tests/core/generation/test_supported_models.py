@@ -1,6 +1,6 @@
 import pytest
 
-from llf_core.generation.supported_models import unsupported
+from llf_core.generation.decoder_block import unsupported
 from tests.core.generation.small_models import CONFIGS, OTHERS, make
 
 

@@ -5,7 +5,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.methods.freeze import trained_layers
 from llf_core.config.name_checks import check
 from llf_core.estimate import trained_parameters, weight_shapes
-from llf_core.methods.decoder_blocks import block_modules, block_of
+from llf_core.methods.adapter_targets import block_modules, block_of
 from llf_core.models import ModelError, count_parameters
 
 LAYER = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from llf_core.generation.message_prompt import context_length
+from llf_core.generation.text_stream import context_length
 from llf_core.models.architecture import first_position, position_limit
 from tests.tiny import tiny_llama
 

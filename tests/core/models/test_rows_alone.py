@@ -11,9 +11,9 @@ from llf_core.generation.generate import continuations
 from llf_core.generation.sampling import Sampling
 from llf_core.models.architecture import compute_rows_alone
 from llf_core.models.errors import ModelError
-from llf_core.stages.base.sharding import shard
+from llf_core.stages.base.ranks import shard
 from llf_core.stages.ppo.batch import answer_batch
-from llf_core.stages.ppo.policy_output import compute_policy
+from llf_core.stages.ppo.models import compute_policy
 from tests.core.models.test_particular import INDEXED, LENGTHS, furthest, tiny, tokens
 
 EXAMPLES = [tokens(length, seed) for seed, length in enumerate(LENGTHS)]

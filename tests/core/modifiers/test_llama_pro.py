@@ -6,8 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.modifiers import expanded_blocks
-from llf_core.methods.adapter_targets import adapter_targets
-from llf_core.methods.decoder_blocks import block_list
+from llf_core.methods.adapter_targets import adapter_targets, block_list
 from llf_core.models import ModelError
 from llf_core.modifiers.llama_pro import insert_blocks
 from llf_core.runs import RunReader

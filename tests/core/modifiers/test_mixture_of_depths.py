@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.config import RunConfig, name_checks, validate
 from llf_core.generation import generate
-from llf_core.generation.supported_models import unsupported
+from llf_core.generation.decoder_block import unsupported
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.mixture_of_depths import (
     SETTINGS,

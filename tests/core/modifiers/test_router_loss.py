@@ -9,7 +9,7 @@ from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.config import RunConfig, name_checks, validate
 from llf_core.models import ModelError
-from llf_core.models.router_loss import load_balancing_loss, watch_routers
+from llf_core.modifiers.router_loss import load_balancing_loss, watch_routers
 from llf_core.runs import RunReader, read_status
 from tests.core.models.every_architecture import save_tiny
 from tests.core.models.tiny_configs import tiny_config

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from llf_core.acceleration.kernels.attention import document_attention
-from llf_core.acceleration.kernels.document_layout import Layout
-from llf_core.acceleration.kernels.shifted_attention import shifted_attention
+from llf_core.acceleration.kernels.attention import Layout, document_attention, shifted_attention
 from llf_core.acceleration.patching.attention_backend import per_document_attention
 from llf_core.config import RunConfig, validate
 from llf_core.modifiers.shift_attn import ShiftAttn

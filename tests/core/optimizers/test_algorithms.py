@@ -7,13 +7,11 @@ from torch import nn
 
 from llf_core.optimizers import per_parameter
 from llf_core.optimizers.adam_variants import AnyPrecisionOptimizer, add_exactly, unbiased_decay
-from llf_core.optimizers.apollo import ApolloOptimizer
 from llf_core.optimizers.badam import BlockOptimizer
-from llf_core.optimizers.galore import DIRECTIONS, ProjectedOptimizer
+from llf_core.optimizers.low_rank import DIRECTIONS, ApolloOptimizer, ProjectedOptimizer, find_projections
 from llf_core.optimizers.moments import adafactor_direction
 from llf_core.optimizers.optimizer import OptimizerError
 from llf_core.optimizers.per_parameter import sum_of_squares
-from llf_core.optimizers.projections import find_projections
 from llf_core.optimizers.schedule_free import ScheduleFreeOptimizer
 
 ADAM = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}

@@ -6,7 +6,7 @@ import torch
 
 from llf_core.config import RunConfig
 from llf_core.config.registry import optimizer_of
-from llf_core.optimizers.apollo import ApolloOptimizer
+from llf_core.optimizers.low_rank import ApolloOptimizer
 from llf_core.optimizers.optimizer import Optimizer
 from tests.core.optimizers.goldens.make import DECAY, EPSILON, SHARED, SIDES, square
 from tests.core.optimizers.problem import GOLDENS, MATRICES, RATE, STEPS, backward, model, numbers, rate, run
@@ -136,7 +136,7 @@ def test_shares_are_those_of_badam(mask):
 
 def test_galore_in_8_bits_follows_galore():
     """On matrices of which the moments are large enough to be kept in 8 bits; within the rounding of 8 bits."""
-    from llf_core.optimizers.galore import DIRECTIONS, ProjectedOptimizer
+    from llf_core.optimizers.low_rank import DIRECTIONS, ProjectedOptimizer
 
     drawn = np.random.default_rng(1)
     gradients = drawn.standard_normal((STEPS, 600, 16)).astype(np.float32)

@@ -13,9 +13,8 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 from llf_core.runs import Checkpoints, RunReader, home
-from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.kto import MismatchedResponses
-from llf_core.stages.reference_logprobs import ReferenceColumn, without_dropout
+from llf_core.stages.reference_logprobs import AugmentedDataset, ReferenceColumn, without_dropout
 from tests.core.stages.curves import curve, stop_and_resume
 from tests.tiny import swap_two_tokens
 

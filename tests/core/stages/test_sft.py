@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from llf_core.acceleration.patching.causal_head import install_head
-from llf_core.stages.document_losses import shifted_targets
 from llf_core.stages.sft import SFT
+from llf_core.stages.token_accuracy import shifted_targets
 from tests.tiny import tiny_llama
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from llf_core.acceleration.kernels.token_loss import nll_sum
+from llf_core.acceleration.kernels.cross_entropy import nll_sum
 from llf_core.acceleration.patching.causal_head import Head
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.stages.sft import SFTOptions

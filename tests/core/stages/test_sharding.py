@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from llf_core.stages.base.sharding import shard
+from llf_core.stages.base.ranks import shard
 from tests.tiny import tiny_llama
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.loop import DoesNotFitError
 from llf_core.stages.sft import SFT
 from tests.core.training.cramped import cramped
 from tests.core.training.small_trainer import examples, make_trainer

@@ -9,7 +9,7 @@ from llf_core.evaluation.evaluate import evaluate
 from llf_core.metrics import metric_sources
 from llf_core.runs import RunReader
 from llf_core.runs.metric_catalog import declared_directions
-from llf_core.training.answer_metrics import first_of_each
+from llf_core.training.callbacks import first_of_each
 from llf_core.training.resolved_config import read_resolved
 from llf_core.training.session import run_attempt
 from llf_core.user_functions.function_files import write_code

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from llf_core.models.memory import memory_in_use
-from llf_core.training import gpu_usage
-from llf_core.training.gpu_usage import GpuLoad
+from llf_core.training import metrics_callback
+from llf_core.training.metrics_callback import GpuLoad
 
 
 @pytest.fixture
 def driver(monkeypatch):
     """A driver that tells all of a card; returns the clock, which stands still."""
     now = [100.0]
-    monkeypatch.setattr(gpu_usage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(metrics_callback.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: 37)
     monkeypatch.setattr(torch.cuda, "temperature", lambda device: 61)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 << 30, 80 << 30))

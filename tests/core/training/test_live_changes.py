@@ -12,8 +12,8 @@ from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_r
 from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import run_config
 from llf_core.stages.base.loop import TrainingLoop
+from llf_core.training.callbacks import SamplePrompts
 from llf_core.training.metrics_callback import MetricsCallback
-from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 
@@ -380,7 +380,7 @@ def test_a_prompt_that_cannot_be_answered_ends_no_run(make_run, at_steps, monkey
     def fall(*_, **__):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr("llf_core.training.sample_callback.generate", fall)
+    monkeypatch.setattr("llf_core.training.callbacks.generate", fall)
     folder = make_run(max_steps=4, watched_prompts="Say hi.")
     at_steps(folder, {1: [("set", {"watch": "Another."}), ("sample", {})]})
     assert run_attempt(folder, 1) == 0
@@ -415,7 +415,7 @@ def test_watched_prompts_and_answers_have_the_system_prompt_of_the_training_data
         asked.append((list(prompts), options["system"]))
         return whole(model, tokenizer, prompts, **options)
 
-    monkeypatch.setattr("llf_core.training.sample_callback.generate", record)
+    monkeypatch.setattr("llf_core.training.callbacks.generate", record)
     monkeypatch.setattr("llf_core.generation.generate", record)
     folder, _ = trained(watched_prompts="Say hi.", watched_tokens=4, max_steps=2, default_system="Add.")
     assert asked == [(["Say hi."], "Add.")] * 2  # of the base, and at the end

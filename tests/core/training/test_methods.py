@@ -7,7 +7,7 @@ from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.registry import _loaded
 from llf_core.evaluation.run_losses import losses
 from llf_core.methods.method import Method
-from llf_core.methods.peft_adapter import begin_adapter
+from llf_core.methods.peft_tuner import begin_adapter
 from llf_core.runs import RunReader, read_status
 
 

@@ -17,7 +17,7 @@ from llf_core.config import RunConfig
 from llf_core.models.memory import is_out_of_memory
 from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.runs.step_counters import read_counters
-from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.loop import DoesNotFitError
 from llf_core.stages.sft import SFT
 from llf_core.training.failures import explain_failure
 from llf_core.training.oom_messages import single_example_error

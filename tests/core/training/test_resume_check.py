@@ -5,7 +5,7 @@ import math
 import pytest
 
 from llf_core.runs import RunReader, RunWriter, create_run
-from llf_core.training.resume_check import ResumeCheck
+from llf_core.training.metrics_callback import ResumeCheck
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,6 @@ FULL = MethodDeclaration(
     name="full",
     label="full (every parameter)",
     summary="Trains every weight. Learns the most and needs the most memory.",
-    implementation="llf_core.methods.full:Full",
+    implementation="llf_core.methods.freeze:Full",
     trained_parameters=full_trained_parameters,
 )

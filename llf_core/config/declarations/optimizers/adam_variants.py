@@ -117,7 +117,7 @@ def adam_mini_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]
 ADAM_MINI = OptimizerDeclaration(
     name="adam_mini",
     label="Adam-mini",
-    implementation="llf_core.optimizers.adam_mini:AdamMini",
+    implementation="llf_core.optimizers.adam_variants:AdamMini",
     options=AdamMiniOptions,
     summary=(
         "AdamW with one second moment for each head, row or token: half of AdamW's state, with AdamW's settings. Take "

@@ -220,7 +220,7 @@ def galore_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ..
 GALORE = OptimizerDeclaration(
     name="galore",
     label="GaLore",
-    implementation="llf_core.optimizers.galore:GaLore",
+    implementation="llf_core.optimizers.low_rank:GaLore",
     options=GaLoreOptions,
     summary=(
         "Trains all weights with moments of low rank: about a quarter of AdamW's state. Take it for full fine-tuning "
@@ -337,7 +337,7 @@ def apollo_check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ..
 APOLLO = OptimizerDeclaration(
     name="apollo",
     label="APOLLO",
-    implementation="llf_core.optimizers.apollo:Apollo",
+    implementation="llf_core.optimizers.low_rank:Apollo",
     options=ApolloOptions,
     summary=(
         "AdamW's learning rates by channel, from random projections: less state than GaLore, and no SVD. Take it for "

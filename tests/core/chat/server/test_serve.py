@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.estimate.bf16_probe import probe_key
-from llf_core.stages.ppo.reward_endpoint import ask_scores
+from llf_core.stages.ppo.models import ask_scores
 from tests.processes import running
 from tests.tiny import tiny_llama
 

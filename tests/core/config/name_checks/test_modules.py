@@ -119,8 +119,7 @@ def test_the_table_says_what_transformers_builds(kind):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from llf_core.methods.adapter_targets import linear_names
-    from llf_core.methods.decoder_blocks import block_modules, outer_modules
+    from llf_core.methods.adapter_targets import block_modules, linear_names, outer_modules
     from llf_core.models.checksums import expert_parameters
 
     settings = AutoConfig.for_model(kind)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from llf_core.stages.ppo.losses import approximate_kl, explained_variance, policy_losses, value_losses
+from llf_core.stages.ppo.experience import approximate_kl, explained_variance, policy_losses, value_losses
 
 # Ratios 1, 1.5, 1.5, 0.5, 0.5 with advantages 2, 2, -2, 2, -2 and a range of 0.2.
 RATIOS = torch.tensor([1.0, 1.5, 1.5, 0.5, 0.5], dtype=torch.float64)

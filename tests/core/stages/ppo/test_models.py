@@ -12,10 +12,10 @@ from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from llf_core.models import ModelError
-from llf_core.stages.adapter_switching import add_frozen, use_adapter
 from llf_core.stages.completion_scores import SampledCompletion
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.stage import PPO
+from llf_core.stages.reference_policy import add_frozen, use_adapter
 from tests.core.stages.ppo.conftest import disturbed
 from tests.tiny import tiny_llama
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llf_core.stages.ppo.prompts import Plan
+from llf_core.stages.ppo.stage import Plan
 
 
 def drawn(plan: Plan, prompts: int, phases: int) -> list[int]:

@@ -18,9 +18,10 @@ from llf_core.redaction.url_secrets import URLS_VARIABLE
 from llf_core.rewards import Reward, WeightedSum
 from llf_core.runs import Checkpoints, RunReader, phases, read_status, send_request, status
 from llf_core.runs.trust import sign_run
-from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.stages.base.context import StopTraining
 from llf_core.stages.completion_scores import SampledCompletion, Score, check_finite
-from llf_core.stages.ppo import reward_endpoint, rollout_worker
+from llf_core.stages.ppo import models as models_module
+from llf_core.stages.ppo import rollout
 from llf_core.stages.ppo.stage import PPO
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
@@ -174,7 +175,7 @@ def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_context, fa
 
 
 def test_memory_that_does_not_suffice_halves_the_work(make_context, monkeypatch):
-    stage, original, asked = PPO(make_context()), rollout_worker.continuations, []
+    stage, original, asked = PPO(make_context()), rollout.continuations, []
 
     def short_of_memory(model, tokenizer, prompts, **kwargs):
         asked.append(len(prompts))
@@ -184,7 +185,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_context, monkeypatch)
 
     plenty = PPO(make_context())
     plenty.batches([{}, {}])
-    monkeypatch.setattr(rollout_worker, "continuations", short_of_memory)
+    monkeypatch.setattr(rollout, "continuations", short_of_memory)
     stage.batches([{}, {}])
     assert asked == [4, 2, 2]
     assert stage.rollout.answers == plenty.rollout.answers
@@ -348,7 +349,7 @@ def test_full_fine_tuning_leaves_a_plain_model_and_resumes(make_run, monkeypatch
 
 # -- what goes wrong -----------------------------------------------------------------------------------------
 def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endpoint, monkeypatch):
-    monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(models_module, "PAUSES", (0.0, 0.0))
     whole, folder = make_run(), make_run()
     assert run_attempt(whole, 1) == 0
     original = MetricsCallback.on_step_end
@@ -391,30 +392,30 @@ def test_what_is_no_score_is_told(body, said):
     one = Endpoint(lambda _: 0.0)
     one.body = body
     try:
-        with pytest.raises(reward_endpoint.StopTraining, match=said):
-            reward_endpoint.ask_scores(one.url, ["a", "b"])
+        with pytest.raises(models_module.StopTraining, match=said):
+            models_module.ask_scores(one.url, ["a", "b"])
     finally:
         one.close()
     assert len(one.asked) == 1
 
 
 def test_nobody_listens(monkeypatch):
-    monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
-    with pytest.raises(reward_endpoint.StopTraining, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
-        reward_endpoint.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
+    monkeypatch.setattr(models_module, "PAUSES", (0.0, 0.0))
+    with pytest.raises(models_module.StopTraining, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
+        models_module.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
 
 
 def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
-    reward_endpoint.ask_scores(endpoint.url, ["a"])
+    models_module.ask_scores(endpoint.url, ["a"])
     monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me")
-    reward_endpoint.ask_scores(endpoint.url, ["a"])
+    models_module.ask_scores(endpoint.url, ["a"])
     assert [headers.get("Authorization") for headers in endpoint.headers] == [None, "Bearer me"]
     monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", " Bearer me\n")  # as read from a file
-    reward_endpoint.ask_scores(endpoint.url, ["a"])
+    models_module.ask_scores(endpoint.url, ["a"])
     assert endpoint.headers[-1]["Authorization"] == "Bearer me"
     monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me\nX: 1")
-    with pytest.raises(reward_endpoint.StopTraining, match="LLF_REWARD_AUTHORIZATION has a character") as raised:
-        reward_endpoint.ask_scores(endpoint.url, ["a"])
+    with pytest.raises(models_module.StopTraining, match="LLF_REWARD_AUTHORIZATION has a character") as raised:
+        models_module.ask_scores(endpoint.url, ["a"])
     assert "Bearer" not in str(raised.value)
     asked = PLAIN | {"reward_model_type": "api", "reward_model": "https://name:pw@host/score"}
     (problem,) = [one for one in validate(asked).problems if one.severity == "error"]
@@ -435,8 +436,8 @@ def test_a_redirect_is_not_followed(endpoint):
     other = Endpoint(lambda _: 0.0)
     other.status, other.more = 302, {"Location": endpoint.url}
     try:
-        with pytest.raises(reward_endpoint.StopTraining, match="answers with status 302"):
-            reward_endpoint.ask_scores(other.url, ["a"])
+        with pytest.raises(models_module.StopTraining, match="answers with status 302"):
+            models_module.ask_scores(other.url, ["a"])
     finally:
         other.close()
     assert not endpoint.asked
@@ -446,13 +447,13 @@ def test_a_redirect_is_not_followed(endpoint):
     ("pieces", "pause", "timeout", "said"), [(200, 0.02, 0.3, "timed out"), (10**9, 0.0, 60, "more than 1,000 bytes")]
 )
 def test_an_answer_that_never_ends_is_given_up(pieces, pause, timeout, said, monkeypatch):
-    monkeypatch.setattr(reward_endpoint, "PAUSES", ())
-    monkeypatch.setattr(reward_endpoint, "LARGEST", 1000)
+    monkeypatch.setattr(models_module, "PAUSES", ())
+    monkeypatch.setattr(models_module, "LARGEST", 1000)
     one = Endpoint(lambda _: 0.0)
     one.pieces, one.pause = pieces, pause
     try:
-        with pytest.raises(reward_endpoint.StopTraining, match=f"does not answer .{said}"):
-            reward_endpoint.ask_scores(one.url, ["a"], timeout=timeout)
+        with pytest.raises(models_module.StopTraining, match=f"does not answer .{said}"):
+            models_module.ask_scores(one.url, ["a"], timeout=timeout)
     finally:
         one.close()
 
@@ -461,16 +462,16 @@ def test_an_answer_that_never_ends_is_given_up(pieces, pause, timeout, said, mon
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
     assert any("is not a URL" in one.message for one in validate(asked).problems)
-    with pytest.raises(reward_endpoint.StopTraining, match="is not the URL"):
-        reward_endpoint.ask_scores(address, ["a"])
+    with pytest.raises(models_module.StopTraining, match="is not the URL"):
+        models_module.ask_scores(address, ["a"])
 
 
 def test_a_refusal_is_not_tried_again():
     one = Endpoint(lambda _: 0.0)
     one.status = 401
     try:
-        with pytest.raises(reward_endpoint.StopTraining, match="status 401"):
-            reward_endpoint.ask_scores(one.url, ["a"])
+        with pytest.raises(models_module.StopTraining, match="status 401"):
+            models_module.ask_scores(one.url, ["a"])
     finally:
         one.close()
     assert len(one.asked) == 1
@@ -490,7 +491,7 @@ def test_a_reward_model_that_gives_nan_fails_before_anything_is_learned(trained,
 
 def test_a_policy_that_has_diverged_is_told(make_run, monkeypatch):
     folder = make_run()
-    sample = rollout_worker.RolloutWorker.generate
+    sample = rollout.RolloutWorker.generate
 
     def generate(self, prompts, seed, step):
         if step:
@@ -498,7 +499,7 @@ def test_a_policy_that_has_diverged_is_told(make_run, monkeypatch):
                 next(one for one in self.context.model.parameters() if one.requires_grad).fill_(math.nan)
         return sample(self, prompts, seed, step)
 
-    monkeypatch.setattr(rollout_worker.RolloutWorker, "generate", generate)
+    monkeypatch.setattr(rollout.RolloutWorker, "generate", generate)
     assert run_attempt(folder, 1) == 1
     assert read_status(folder).reason.startswith("The model's logits are NaN or infinite, so that no token can be")
 
@@ -703,7 +704,7 @@ def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_noth
     before = stage.state()
     unscored = WeightedSum([Reward("format", lambda answer: None)], [1.0])
     monkeypatch.setattr(stage.ppo_models.score, "_weighted_sum", unscored)
-    with pytest.raises(reward_endpoint.StopTraining, match=r"any of 16 answers .*\. Start a new run with"):
+    with pytest.raises(models_module.StopTraining, match=r"any of 16 answers .*\. Start a new run with"):
         stage.batches([{}])
     assert stage.state() == before
 
