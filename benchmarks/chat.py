@@ -116,7 +116,7 @@ class Sides:
 
 
 def text_of(events: list[Any]) -> str:
-    from llf_core.chat.events import Piece
+    from llf_core.chat.request import Piece
 
     return "".join(one.text for one in events if isinstance(one, Piece))
 

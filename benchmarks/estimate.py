@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import estimate_peaks, estimate_times, load_peaks, vision_peaks
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, check_fit
-from llf_core.estimate.cards import cards_of_place
+from llf_core.estimate.devices import cards_of_place
 from llf_core.estimate.example_lengths import of_lengths
 
 if TYPE_CHECKING:

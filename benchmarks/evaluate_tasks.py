@@ -67,8 +67,7 @@ def main() -> None:
 
 def write_model(folder: Path) -> Path:
     """The embedded model as a folder in float32, which both load."""
-    from llf_core.chat.base_model import load_base
-    from llf_core.chat.target import find_target, loading_config
+    from llf_core.chat.target import find_target, load_base, loading_config
 
     config = loading_config(find_target("smollm2-135m-instruct").config)
     base = load_base(config, None, lambda _: None)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llf_core.config.model import EMBEDDED
 from llf_core.export import export
-from llf_core.export.gguf.quantizations import FILE_TYPES
+from llf_core.export.gguf.program import FILE_TYPES
 
 RESULT = Path(__file__).parent / "results" / "export.json"
 PROMPT = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]

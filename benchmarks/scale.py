@@ -35,7 +35,7 @@ from benchmarks.processes import ROOT, our_environment, run
 from benchmarks.rows import MODEL
 from llf_core.config import RunConfig
 from llf_core.estimate import Forecaster, check_fit
-from llf_core.estimate.cards import cards_of_place
+from llf_core.estimate.devices import cards_of_place
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.strategies import Link
 from llf_core.runs import RunReader, create_run

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.events import Failed, Finished
+from llf_core.chat.request import Failed, Finished
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llf_core.chat.events import Event
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
 
 logger = logging.getLogger(__name__)
 

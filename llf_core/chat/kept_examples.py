@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llf_core.chat.conversation_export import as_row
-from llf_core.chat.message_tree import ConversationError
+from llf_core.chat.conversation import ConversationError
+from llf_core.chat.conversation_list import as_row
 from llf_core.redaction import redact_nested
 from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.files import locked, replace_file
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
 
 KEPT = "kept"
 """Folder of the data sets in `LLF_HOME`, and column of a row's origin."""

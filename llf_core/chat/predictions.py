@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.events import CollectedReply
+from llf_core.chat.request import CollectedReply
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.jsonl import append, encode, records
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from llf_core.chat.events import Event
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
     from llf_core.chat.service import ChatService, Ticket
 
 PARTIAL, LOCK = "generated_predictions.partial.jsonl", ".predict.lock"

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import psutil
 
-from llf_core.chat.base_model import apply_template, find_adapter_files
 from llf_core.chat.json_grammar import Grammars
 from llf_core.chat.prompt import PromptForm, prepare, prompt_form, too_long
 from llf_core.chat.request import ChatRequest, RequestError
-from llf_core.chat.target import loading_config
+from llf_core.chat.target import apply_template, find_adapter_files, loading_config
 from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import first_line
 from llf_core.models.resolve import resolve_model

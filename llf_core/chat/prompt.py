@@ -6,9 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.events import Failed
 from llf_core.chat.picture import is_picture
-from llf_core.chat.request import RequestError
+from llf_core.chat.request import Failed, RequestError
 from llf_core.generation.text_stream import PromptError, render_messages
 from llf_core.untrusted.plain_json import replace_surrogates
 

@@ -1,4 +1,4 @@
-"""Base of engines that are a server of their own with OpenAI's API, such as vLLM's and SGLang's."""
+"""Engines that are a server of their own with OpenAI's API: vLLM and SGLang."""
 
 from __future__ import annotations
 
@@ -17,22 +17,17 @@ from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
-from llf_core.chat.events import Failed
-from llf_core.chat.openai_client import (
-    ReplyReader,
-    error_message,
-    failure_in_chunk,
-    failure_of_status,
-    reply_chunks,
-    request_content,
-)
-from llf_core.chat.request import RequestError
+from llf_core.chat.picture import with_checked_pictures
+from llf_core.chat.request import Alternative, Failed, Finished, Piece, RequestError, Started, Token, ToolCallPiece
 from llf_core.chat.target import loading_config
+from llf_core.config.declarations.chat_engines import SGLangOptions, VLLMOptions
 from llf_core.launch.exit_reason import signal_name
-from llf_core.models.errors import first_line
+from llf_core.models.errors import ModelError, first_line
+from llf_core.models.model_source import resolve_trust_remote_code
+from llf_core.models.resolve import resolve_model
 from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.plain_text import without_escapes
@@ -40,10 +35,10 @@ from llf_core.untrusted import brief
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from llf_core.chat.chat_engine import EngineSettings, EngineState
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
     from llf_core.config import RunConfig
 
 
@@ -421,3 +416,266 @@ class _ServerAdapters:
 
     def _try(self, name: str, adapter: _Adapter) -> None:
         adapter.refused = self._load(name, adapter.folder)
+
+
+def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, list[str]]:
+    """Folder of the base model, and the argument that lets a server run its code, if the user has allowed it.
+
+    Raises:
+        ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
+    """
+    model = config.model
+    if model.adapter_name_or_path:
+        raise ModelError(
+            f"{server} cannot merge {model.adapter_name_or_path[0]} into the base model. Export the merged model "
+            "first, or remove infer_backend to use LLF's engine."
+        )
+    if model.quantization_bit is not None:
+        raise ModelError(
+            f"quantization_bit is {model.quantization_bit}, and {server} does not quantize as LLF does. Remove "
+            "quantization_bit, name a quantized model, or remove infer_backend to use LLF's engine."
+        )
+    source = resolve_model(model.model_name_or_path, config)
+    code = ["--trust-remote-code"] if resolve_trust_remote_code(source, config, trusted=trust) else []
+    return str(source.path), code
+
+
+def further_arguments(given: Mapping[str, object] | None) -> list[str]:
+    """Arguments of a command from their names and values: `true` for one without a value, `false` and null for none."""
+    found: list[str] = []
+    for name, value in (given or {}).items():
+        if value is None or value is False:
+            continue
+        found.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            found.append(value if isinstance(value, str) else json.dumps(value))
+    return found
+
+
+MAX_RANK = 256
+"""Largest rank of an adapter that is loaded while the server runs."""
+
+ALL_TOKENS = -1
+"""`top_k` for all tokens. Without one, these servers use that of the model's `generation_config.json`."""
+
+UNKNOWN_TOKEN = -1
+"""Id of a token in log-probabilities, which OpenAI's API lacks."""
+
+
+class ReplyReader:
+    """Turns the chunks of a stream into events; `begun` is the `time.monotonic()` of the request."""
+
+    def __init__(self, begun: float) -> None:
+        self._begun, self._first = begun, 0.0
+        self._started = False
+        self._reason = "stop"
+        self._usage: dict[str, Any] = {}
+
+    def read(self, chunk: dict[str, Any]) -> Iterator[Event]:
+        """Events of a chunk."""
+        usage = chunk.get("usage")
+        self._usage = usage if isinstance(usage, dict) else self._usage
+        if not self._started:
+            self._started = True
+            yield Started(*self._prompt())
+        for choice in chunk.get("choices", ())[:1]:
+            delta = choice.get("delta") or {"content": choice.get("text")}
+            self._reason = choice.get("finish_reason") or self._reason
+            tokens = tuple(_tokens(choice.get("logprobs")))
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+            if reasoning:
+                yield self._timed(Piece(reasoning, "reasoning", tokens))
+            if delta.get("content") or (tokens and not reasoning):  # text that is held back comes with later tokens
+                yield self._timed(Piece(delta.get("content") or "", "content", () if reasoning else tokens))
+            for call in delta.get("tool_calls") or ():
+                function = call.get("function") or {}
+                yield self._timed(
+                    ToolCallPiece(
+                        call.get("index", 0),
+                        function.get("arguments") or "",
+                        call.get("id") or "",
+                        function.get("name") or "",
+                    )
+                )
+
+    def finished(self, reason: str | None) -> Finished:
+        """The last event; `reason` replaces the server's."""
+        named = reason or (self._reason if self._reason in {"stop", "length", "tool_calls"} else "stop")
+        prompt, cached = self._prompt()
+        now = time.monotonic()
+        return Finished(
+            named,  # type: ignore[arg-type]  # one of the four
+            prompt,
+            _count(self._usage, "completion_tokens"),
+            cached,
+            (self._first or now) - self._begun,
+            now - self._begun,
+        )
+
+    def _timed(self, event: Event) -> Event:
+        self._first = self._first or time.monotonic()
+        return event
+
+    def _prompt(self) -> tuple[int, int]:
+        return _count(self._usage, "prompt_tokens"), _count(self._usage.get("prompt_tokens_details"), "cached_tokens")
+
+
+class SGLangEngine(ServerEngine):
+    """A running `python -m sglang.launch_server`.
+
+    It listens on loopback without a key, since SGLang takes its key as an argument, which other users can read. Source:
+    SGLang's documentation, *Server arguments* and *LoRA serving*.
+    """
+
+    title: ClassVar[str] = "SGLang"
+    load_path: ClassVar[str] = "/load_lora_adapter"
+    unload_path: ClassVar[str] = "/unload_lora_adapter"
+
+    def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
+        """See `ServerEngine.command`. Adapters can be loaded while it runs."""
+        options = config.options(SGLangOptions)
+        folder, code = base_model(config, self.title, trust=self.settings.trust)
+        command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", folder]
+        command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
+        command += ["--dtype", config.chat.infer_dtype, "--context-length", str(options.sglang_maxlen)]
+        command += ["--mem-fraction-static", str(options.sglang_mem_fraction)]
+        command += ["--tp-size", str(max(1, options.sglang_tp_size))]
+        command += ["--enable-lora", "--max-lora-rank", str(MAX_RANK), "--lora-target-modules", "all"]
+        command += ["--lora-backend", options.sglang_lora_backend]
+        command += code
+        command += further_arguments(options.sglang_config)
+        return command, {}
+
+    def model_name(self, adapter: str | None) -> str:
+        """The name of a model in SGLang's notation, `base:ADAPTER`, see `ServerEngine.model_name`."""
+        return BASE if adapter is None else f"{BASE}:{adapter}"
+
+
+class VLLMEngine(ServerEngine):
+    """A running `vllm serve`. Source: vLLM's documentation, *Engine arguments* and *LoRA adapters*."""
+
+    title: ClassVar[str] = "vLLM"
+
+    def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
+        """See `ServerEngine.command`. Adapters can be loaded while it runs."""
+        options = config.options(VLLMOptions)
+        folder, code = base_model(config, self.title, trust=self.settings.trust)
+        command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder]
+        command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
+        command += ["--dtype", config.chat.infer_dtype, "--max-model-len", str(options.vllm_maxlen)]
+        command += ["--gpu-memory-utilization", str(options.vllm_gpu_util)]
+        command += ["--enable-lora", "--max-lora-rank", str(options.vllm_max_lora_rank)]
+        command += ["--enforce-eager"] if options.vllm_enforce_eager else []
+        command += code
+        command += further_arguments(options.vllm_config)
+        return command, {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+
+
+def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
+    """A request to a model or adapter in OpenAI's format, with the further parameters that vLLM and SGLang share."""
+    sampling = request.sampling
+    content: dict[str, object] = {
+        "model": model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or ALL_TOKENS,
+        "min_p": sampling.min_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": sampling.seed,
+        "max_tokens": request.max_tokens,
+        "stop": list(request.stop) or None,
+    }
+    if request.prompt is not None:
+        content |= {"prompt": request.prompt, "logprobs": request.top_logprobs if request.logprobs else None}
+    else:
+        content |= {"messages": with_checked_pictures(request.messages), "tools": list(request.tools) or None}
+        content |= {"chat_template_kwargs": request.template_options or None}
+        if request.logprobs:
+            content |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.continue_last:
+            content |= {"continue_final_message": True, "add_generation_prompt": False}
+    if request.json_schema is not None:
+        content["response_format"] = (
+            {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.json_schema}}
+            if request.json_schema
+            else {"type": "json_object"}
+        )
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _count(usage: object, name: str) -> int:
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) else 0
+
+
+def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
+    """Tokens of a chunk with their log-probabilities, in either of OpenAI's formats."""
+    if not logprobs:
+        return
+    for one in logprobs.get("content") or ():
+        top = tuple(Alternative(UNKNOWN_TOKEN, other["token"], other["logprob"]) for other in one["top_logprobs"])
+        yield Token(UNKNOWN_TOKEN, one["token"], one["logprob"], top)
+    for place, text in enumerate(logprobs.get("tokens") or ()):
+        listed = (logprobs.get("top_logprobs") or [None] * (place + 1))[place] or {}
+        top = tuple(Alternative(UNKNOWN_TOKEN, other, value) for other, value in listed.items())
+        yield Token(UNKNOWN_TOKEN, text, logprobs["token_logprobs"][place], top)
+
+
+def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """JSON objects of the server-sent events in a response of status 200.
+
+    Raises:
+        ValueError: one is not a JSON object, or the last one is missing.
+    """
+    for line in response:
+        name, _, data = line.partition(b":")
+        if name != b"data":
+            continue
+        if data.strip() == b"[DONE]":
+            return
+        chunk = _object(data)
+        if chunk is None:
+            raise ValueError(f"It sent {brief(data.decode('utf-8', 'replace').strip())}")
+        yield chunk
+    raise ValueError("Its stream ended early")
+
+
+def _object(text: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def failure_in_chunk(chunk: dict[str, Any]) -> Failed:
+    """The failure in a chunk with the key `error`, whose `code` is a status."""
+    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
+    return failure_of_status(
+        code if isinstance(code, int) else http.HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps(chunk)
+    )
+
+
+def failure_of_status(status: int, text: str) -> Failed:
+    """The failure of a response with an error status."""
+    message = error_message(text)
+    if "context length" in message or "maximum context" in message:
+        return Failed("too_long", message)
+    kinds = {400: "invalid", 404: "model_gone", 422: "invalid", 429: "busy"}
+    return Failed(kinds.get(status, "engine"), message)  # type: ignore[arg-type]  # one of the kinds
+
+
+def error_message(text: str) -> str:
+    """The message of an error in any of the formats of servers, JSON or not."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return brief(text)
+    error = content.get("error", content) if isinstance(content, dict) else content
+    named = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return brief(str(named or text))

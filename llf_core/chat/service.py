@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llf_core.chat.chat_engine import ChatEngine, EngineSettings, EngineState
-from llf_core.chat.events import Failed, Finished
+from llf_core.chat.request import Failed, Finished
 from llf_core.chat.target import Target, TargetError, find_target, loading_config
 from llf_core.config.declaration import ChatEngineDeclaration
 from llf_core.config.registry import declared
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llf_core.chat.events import Event
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
 

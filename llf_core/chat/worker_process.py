@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from llf_core.chat.base_model import find_adapter_files, load_base
-from llf_core.chat.events import Failed, Finished, event_json
-from llf_core.chat.request import ChatRequest, RequestError
-from llf_core.chat.target import loading_config
+from llf_core.chat.request import ChatRequest, Failed, Finished, RequestError, event_json
+from llf_core.chat.target import find_adapter_files, load_base, loading_config
 from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import ModelError
 from llf_core.models.lazy_imports import prepare_imports
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from llf_core.chat.engine import Engine
-    from llf_core.chat.events import Event
     from llf_core.chat.json_grammar import Grammar
+    from llf_core.chat.request import Event
     from llf_core.config import RunConfig
     from llf_core.models.device import DevicePlan
 

@@ -10,14 +10,10 @@ import typer
 from rich.markup import escape
 
 from llf_core import __version__
-from llf_core.cli.chat import chat, chats_delete, chats_list, chats_restore
-from llf_core.cli.dry_runs import estimate, find_learning_rate, inspect, parameters, try_rewards, validate
-from llf_core.cli.errors import file_message, temporary_folder_message
-from llf_core.cli.evaluate import evaluate, reward_accuracy, runs_loss, runs_win_rate
+from llf_core.cli.chat import chat, chats_delete, chats_list, chats_restore, serve
+from llf_core.cli.evaluate import evaluate, predict, reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.export import adapter_extract, adapter_shrink, export
 from llf_core.cli.model_search import models
-from llf_core.cli.parameters import Json
-from llf_core.cli.predict import predict
 from llf_core.cli.runs import (
     runs_branch,
     runs_checkpoint,
@@ -37,9 +33,8 @@ from llf_core.cli.runs import (
     runs_show,
     runs_stop,
 )
-from llf_core.cli.serve import serve
-from llf_core.cli.terminal import out, print_error, print_json
-from llf_core.cli.train import demo, train
+from llf_core.cli.terminal import Json, file_message, out, print_error, print_json, temporary_folder_message
+from llf_core.cli.train import demo, estimate, find_learning_rate, inspect, parameters, train, try_rewards, validate
 from llf_core.user_error import UserError
 
 

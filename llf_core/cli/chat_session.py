@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import json
 import queue
+import shlex
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.markup import escape
 
-from llf_core.chat.conversation_export import as_jsonl, as_markdown, as_openai, as_rows
-from llf_core.chat.events import CollectedReply, Piece, ToolCallPiece
-from llf_core.chat.picture import question_content
-from llf_core.chat.request import ChatRequest, ChatSampling
-from llf_core.cli.chat_pictures import WaitingPictures, check_sight
+from llf_core.chat.conversation_list import as_jsonl, as_markdown, as_openai, as_rows
+from llf_core.chat.picture import PictureError, check_together, part_url, picture_bytes, picture_part, question_content
+from llf_core.chat.request import ChatRequest, ChatSampling, CollectedReply, Piece, ToolCallPiece
 from llf_core.cli.terminal import err, out, print_error
-from llf_core.config.paths import expanded
+from llf_core.config.paths import expanded, is_there
 from llf_core.redaction import redact
+from llf_core.runs.formatting import size
 from llf_core.untrusted import visible
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.events import Event
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.request import Event
     from llf_core.chat.service import ChatService, Ticket
+
 
 HELP = """/system TEXT   set the system prompt; without TEXT, remove it
 /again         answer the last question again
@@ -40,8 +40,10 @@ HELP = """/system TEXT   set the system prompt; without TEXT, remove it
 /save FILE     write the conversation: Markdown, .json (OpenAI's messages) or .jsonl (training rows)
 /exit          leave, as Ctrl-D does
 Ctrl-C stops a reply; at the prompt, it leaves."""
+
 POLL_SECONDS = 0.2
 """Interval at which waiting for an event is interrupted for Ctrl-C."""
+
 CANCEL_SECONDS = 10.0
 """Time that a stopped reply has to end."""
 
@@ -297,3 +299,86 @@ def _set(sampling: ChatSampling) -> dict[str, object]:
     """The sampling parameters that differ from the defaults."""
     plain = asdict(ChatSampling())
     return {key: value for key, value in asdict(sampling).items() if value != plain[key]}
+
+
+class WaitingPictures:
+    """The pictures of the next question of a chat in a terminal; `parts` are in OpenAI's form."""
+
+    def __init__(self) -> None:
+        self.parts: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._lengths: list[int] = []
+
+    def add(self, given: str) -> None:
+        """Add a picture, by its path as it was typed: with or without quotes, as terminals paste it.
+
+        Raises:
+            UserError: there is no such file, it cannot be read, is no picture, or is too large.
+        """
+        path = _typed(given)
+        try:
+            part = picture_part(path)
+        except FileNotFoundError:
+            raise UserError(f"There is no file {path}.", "Expected the path of a picture.") from None
+        except UserError:
+            raise
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+        length = len(picture_bytes(part_url(part)))
+        check_together(length, sum(self._lengths), path)
+        self.parts.append(part)
+        self._names.append(path)
+        self._lengths.append(length)
+
+    def drop(self, number: str = "") -> None:
+        """Remove a picture by its number in `text`, from 1; empty for all.
+
+        Raises:
+            UserError: there is no picture with this number, or none at all.
+        """
+        if not self.parts:
+            raise UserError("No picture waits for the next question.", "Add one with /image PATH.")
+        if not number:
+            self.clear()
+            return
+        if number not in map(str, range(1, len(self.parts) + 1)):
+            raise UserError(f"There is no picture {number[:80]}.", f"Expected a number from 1 to {len(self.parts)}.")
+        for each in (self.parts, self._names, self._lengths):
+            del each[int(number) - 1]
+
+    def clear(self) -> None:
+        """Forget all pictures."""
+        for each in (self.parts, self._names, self._lengths):
+            each.clear()
+
+    def text(self) -> str:
+        """A line for each picture: its number, file and size."""
+        if not self.parts:
+            return "No picture waits for the next question."
+        rows = zip(self._names, self._lengths, strict=True)
+        return "\n".join(
+            f"Picture {number} of the next question: {name} ({' '.join(size(length))})"
+            for number, (name, length) in enumerate(rows, 1)
+        )
+
+
+def check_sight(service: ChatService, names: Iterable[str]) -> None:
+    """Refuse pictures for a loaded model that reads none.
+
+    Raises:
+        PictureError: a loaded model reads no pictures.
+    """
+    blind = [name for name in names if service.state(name).is_blind]
+    if blind:
+        raise PictureError(f"{blind[0]} reads no pictures.", "Remove them with /drop, or ask a vision model.")
+
+
+def _typed(given: str) -> str:
+    """The path that was typed; without quotes and backslashes unless there is such a file."""
+    if is_there(expanded(given)):
+        return given
+    try:
+        (path,) = shlex.split(given)
+    except ValueError:  # an open quote, or several words
+        return given
+    return path

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llf_core.cli.errors import UsageError, in_a_sentence
-from llf_core.cli.parameters import Json, Overrides, Trust
-from llf_core.cli.terminal import err, out, print_json, progress_status
+from llf_core.cli.terminal import (
+    Json,
+    Overrides,
+    Trust,
+    UsageError,
+    err,
+    in_a_sentence,
+    out,
+    print_json,
+    progress_status,
+)
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -106,8 +114,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _export(target: str, overrides: list[str], given: dict[str, Any]) -> "Export":
     from llf_core.evaluation.config_file import is_config_file
-    from llf_core.export.export_config import read_export_config
     from llf_core.export.exports import export as start
+    from llf_core.export.request import read_export_config
 
     found: Any = target
     if is_config_file(target):

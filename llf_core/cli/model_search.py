@@ -2,9 +2,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llf_core.cli.errors import UsageError
-from llf_core.cli.parameters import Json
-from llf_core.cli.terminal import out
+from llf_core.cli.terminal import Json, UsageError, out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

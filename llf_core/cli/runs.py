@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from llf_core.cli.checked_config import functions_of_file, say_unused
-from llf_core.cli.errors import UsageError, in_a_sentence
-from llf_core.cli.follow_run import attach_run, follow_run
-from llf_core.cli.parameters import Detach, Json, RewardFile, RunId, Trust
-from llf_core.cli.terminal import out, print_json, progress_status
+from llf_core.cli.follow_run import attach_run, follow_run, functions_of_file, say_unused
+from llf_core.cli.terminal import (
+    Detach,
+    Json,
+    RewardFile,
+    RunId,
+    Trust,
+    UsageError,
+    in_a_sentence,
+    out,
+    print_json,
+    progress_status,
+)
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.states import SHOWN_STATES
 from llf_core.user_error import UserError

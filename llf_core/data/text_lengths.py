@@ -26,7 +26,7 @@ from llf_core.data.packing import group_ends
 from llf_core.data.records import Record
 from llf_core.data.sources import media_dir, sources_of
 from llf_core.estimate import check_fit
-from llf_core.estimate.cards import cards_of_place
+from llf_core.estimate.devices import cards_of_place
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
 from llf_core.estimate.past_runs import known_lengths
 

@@ -1,18 +1,14 @@
 """Forecasts the resources of a run before it starts, without loading its model. Imports no torch."""
 
 from llf_core.config.weight_shapes import weight_shapes
-from llf_core.estimate.activations import TrainingPass
-from llf_core.estimate.available import available_memory
-from llf_core.estimate.devices import Device, device_of, find_devices
-from llf_core.estimate.disk_forecast import forecast_disk
+from llf_core.estimate.devices import Device, available_memory, device_of, find_devices
 from llf_core.estimate.example_lengths import ExampleLengths
-from llf_core.estimate.fit_check import check_fit
+from llf_core.estimate.fit_check import check_fit, forecast_disk
 from llf_core.estimate.fit_result import FitCheck
 from llf_core.estimate.forecaster import Forecaster
-from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
+from llf_core.estimate.memory_forecast import Forecast, TrainingPass, training_memory, weight_bytes
 from llf_core.estimate.model_shapes import Architecture, architecture, read_model_config
-from llf_core.estimate.model_sizes import ModelSizes, model_sizes
-from llf_core.estimate.weight_count import trained_parameters
+from llf_core.estimate.model_sizes import ModelSizes, model_sizes, trained_parameters
 
 __all__ = [
     "Architecture",

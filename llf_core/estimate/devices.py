@@ -6,21 +6,25 @@ import functools
 import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import psutil
 
-from llf_core.estimate.available import available_memory
-from llf_core.estimate.bf16_probe import MIN_SPEEDUP, MOST_DIGITS, cached_speedup, default_threads
-from llf_core.launch.cgroup import Cgroup
+from llf_core.config import ConfigError, Problem
+from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.launch.environment import cpu_name
+from llf_core.runs import home
+from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +32,14 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
+
 BF16_CAPABILITY = 8.0
 """CUDA compute capability from which a GPU computes in bfloat16 (Ampere)."""
 QUERY_SECONDS = 5.0
+
 FRESH_SECONDS = 10.0
 """Seconds for which a driver's answer is reused."""
+
 BF16_SPEEDUPS = {" amx_bf16": 6.0, " avx512_bf16": 2.0, " bf16": 2.0}
 """Usual speedup of bfloat16 by the flags of `/proc/cpuinfo`, the fastest first."""
 _MIB = 1 << 20
@@ -219,3 +226,137 @@ def _apple() -> tuple[Device, ...]:
     if sys.platform != "darwin" or platform.machine() != "arm64":
         return ()
     return (Device("mps", "Apple GPU", int(psutil.virtual_memory().total), available_memory()),)
+
+
+MEMORY_SHARE = 0.9
+"""Share of the free memory that a forecast, which is inexact, may fill."""
+
+
+def available_memory(cgroup: Cgroup | None = None) -> int:
+    """Bytes that this process can still allocate without swapping and within its container's limit."""
+    free = int(psutil.virtual_memory().available)
+    room = (cgroup or Cgroup()).memory_left()
+    return free if room is None else max(0, min(free, room))
+
+
+MIN_SPEEDUP = 1.1
+"""Speedup from which a run computes in bfloat16; chosen by hand."""
+MOST_SPEEDUP = 1000.0
+
+MOST_DIGITS = 6
+"""Larger numbers of threads or of a GPU are invalid."""
+
+
+@functools.cache
+def cores() -> int:
+    """Number of cores that this process may use, read once."""
+    return usable_cpus()
+
+
+def default_threads() -> int:
+    """Compute threads of a run that sets none: `OMP_NUM_THREADS`, else the cores that this process may use."""
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    threads = int(value) if value.isascii() and value.isdecimal() and len(value) <= MOST_DIGITS else 0
+    return threads or cores()
+
+
+def probe_file() -> Path:
+    """File of the measurements of `llf_core.models.device`."""
+    return home() / "cache" / "probe.json"
+
+
+@functools.cache
+def probe_key(flags: str, threads: int) -> str:
+    """Key of a measurement: CPU, instructions that torch uses (such as `AVX512`), torch's version, threads."""
+    return f"{cpu_name()} | {flags} | torch {metadata.version('torch')} | {threads} threads"
+
+
+def cached_speedup(threads: int) -> float | None:
+    """Speedup of bfloat16 over float32 as a run has measured it on this CPU with this torch and as many threads."""
+    try:
+        begin, _, end = probe_key("\0", threads).partition("\0")
+    except metadata.PackageNotFoundError:
+        return None
+    for key, value in read_object_or_empty(probe_file()).items():
+        if key.startswith(begin) and key.endswith(end) and is_speedup(value):
+            return float(value)
+    return None
+
+
+def is_speedup(value: object) -> TypeGuard[float]:
+    """Whether a stored value is a plausible speedup."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_SPEEDUP
+
+
+FILE = Path(__file__).with_name("cards.toml")
+MOST_CARDS = 1024
+
+WITHOUT_BF16 = ("V100", "T4")
+"""Cards older than Ampere."""
+
+_PLACE = re.compile(
+    r"(?:(?P<count>[0-9]{1,4}) *[x*\u00d7]? +)?(?P<name>.+?)(?:[ -]*(?P<size>[0-9]{1,3}) *gi?b)?", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU; see `cards.toml` for units and sources.
+
+    Attributes:
+        name: as a part of the name that its driver reports.
+        flops: dense operations a second in half precision.
+        bandwidth: bytes a second of its memory.
+        link: bytes a second in one direction to the other cards of its machine.
+        network: bytes a second in one direction between machines, all ports of one together.
+    """
+
+    name: str
+    size: int
+    memory: int
+    flops: float
+    bandwidth: float
+    link: float
+    network: float
+    machine: int
+
+
+@cache
+def cards() -> tuple[Card, ...]:
+    """All cards of the table."""
+    with FILE.open("rb") as file:
+        return tuple(Card(**one) for one in tomllib.load(file)["cards"])
+
+
+def card_of(device: Device) -> Card | None:
+    """The card of a device by its name and memory; None if it is not in the table."""
+    found = next((one.name for one in cards() if re.search(rf"\b{one.name}\b", device.name, re.IGNORECASE)), None)
+    named = [one for one in cards() if one.name == found]
+    return min(named, key=lambda one: abs((one.memory << 20) - device.total), default=None)
+
+
+def cards_of_place(on: str) -> Device:
+    """The cards of a text such as `8 x H100 80GB` or `H100`, as devices with all of their memory free.
+
+    Raises:
+        ConfigError: it names no known card, or more than `MOST_CARDS`.
+    """
+    found = _PLACE.fullmatch(on.strip())
+    name = "" if found is None else _plain(found["name"])
+    named = [one for one in cards() if name and name in {_plain(one.name), _plain(one.name).removeprefix("rtx")}]
+    size = None if found is None else found["size"]
+    sized = [one for one in named if size is None or one.size == int(size)]
+    count = int(found["count"] or 1) if found else 0
+    if not sized or not 1 <= count <= MOST_CARDS:
+        known = ", ".join(dict.fromkeys(f"{one.name} {one.size}GB" for one in named or cards()))
+        sentence = (
+            f"Expected 1 to {MOST_CARDS:,} cards." if sized else f"Expected a text such as 8 x H100 80GB, of: {known}."
+        )
+        raise ConfigError((Problem("invalid", "on", on, f"`on` is {on!r}. {sentence}"),))
+    card = sized[0]
+    memory = card.memory << 20
+    return Device("cuda", f"{card.name} {card.size}GB", memory, memory, card.name not in WITHOUT_BF16, count)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("nvidia").removesuffix("sxm")

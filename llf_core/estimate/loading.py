@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.rules.conditions import shards_weights, whole_load_reason
-from llf_core.estimate.activations import FLOAT32_BYTES
-from llf_core.estimate.memory_forecast import ALONE, PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
+from llf_core.estimate.memory_forecast import ALONE, FLOAT32_BYTES, PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:

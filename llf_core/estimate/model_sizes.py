@@ -1,4 +1,4 @@
-"""Sizes of the model that a config names, without loading or downloading it."""
+"""Sizes of the model that a config names and what it trains, from the headers of its files; kernels it would use."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import functools
 import math
 import os
 import re
+import tomllib
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config import Fix, Problem
+from llf_core.config.declarations.methods.freeze import trained_weights
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.architecture_properties import indexed_limit
 from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.new_tokens import adds_tokens, requested_tokens
+from llf_core.config.registry import method_of
 from llf_core.config.stored_quantization import is_quantized, stays_packed
 from llf_core.config.weight_shapes import (
+    LAYER,
+    MATRIX,
     MOST_PARAMETERS,
     ModelSizeError,
     check_sizes,
@@ -26,19 +36,22 @@ from llf_core.config.weight_shapes import (
     weight_files,
     weight_shapes,
 )
+from llf_core.estimate.devices import device_of, find_devices
 from llf_core.estimate.model_shapes import architecture, encoder, is_multimodal, language_weights, read_model_config
 from llf_core.model_catalog import find_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from llf_core.config import RunConfig
     from llf_core.config.weight_shapes import Shapes
+    from llf_core.estimate.devices import Device
     from llf_core.estimate.model_shapes import Architecture
+
 
 NAMED_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)([bBmM])(?![A-Za-z0-9])")
 """Number of parameters in a model's name: `7B`, `0.5b`, `135M`, `8x7B`."""
 LEAST_PARAMETERS = 1e6
 UNITS = {"b": 1e9, "m": 1e6}
+
 TYPICAL = (
     (0.135e9, 576, 30, 49_152, True),
     (0.5e9, 896, 24, 151_936, True),
@@ -198,3 +211,111 @@ def _typical(parameters: float | None) -> ModelSizes | None:
         "parameters is assumed."
     )
     return _sizes(weights or {}, settings, basis, exact=False)
+
+
+def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
+    """Number of parameters that a config trains; None for a method that cannot say without the model."""
+    parameters = method_of(config).trained_parameters
+    found = None if parameters is None else parameters(config, weights)
+    return None if found is None else found + new_token_parameters(config, weights)
+
+
+def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
+    """Number of parameters that are trained for new tokens, in the embedding and in an untied output head.
+
+    Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole, of
+    which `trained_weights` may have counted the old rows. 0 if the tokens cannot be read.
+    """
+    try:
+        tokens = len(requested_tokens(config)) if adds_tokens(config) else 0
+    except (ValueError, OSError):  # refused before a run starts
+        return 0
+    if not tokens:
+        return 0
+    outer = {name: shape for name, shape in weights.items() if not LAYER.search(name) and len(shape) == MATRIX}
+    largest = max(outer.values(), default=None)
+    if largest is None:
+        return 0
+    rows, hidden = largest
+    matrices = [name for name, shape in outer.items() if shape == largest]
+    frozen = {*matrices} - trained_weights(config, weights).keys() if method_of(config).selects_blocks else set()
+    return hidden * (tokens * len(matrices) + rows * len(frozen))
+
+
+FILE = Path(__file__).with_name("fast_kernels.toml")
+KEY = "model_name_or_path"
+
+FLASH = {
+    "fa2": ("flash_attn", "Run: pip install flash-attn --no-build-isolation"),
+    "fa3": ("flash_attn_interface", "Build it from the folder hopper of github.com/Dao-AILab/flash-attention"),
+}
+"""Module that each value of `flash_attn` needs, and its installation."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A package with fast kernels; `types` are the values of `model_type` that use it."""
+
+    module: str
+    package: str
+    layers: str
+    command: str
+    types: frozenset[str]
+
+
+@cache
+def fast_kernels() -> tuple[Kernels, ...]:
+    """All packages of the table."""
+    with FILE.open("rb") as file:
+        return tuple(Kernels(**(one | {"types": frozenset(one["types"])})) for one in tomllib.load(file)["kernels"])
+
+
+def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None) -> tuple[Problem, ...]:
+    """Find the fast kernels for NVIDIA GPUs that a run would use and that are not installed.
+
+    Without them transformers computes the same in PyTorch, several times slower: a warning beside the model, or an
+    error beside `flash_attn` if its package is missing. Nothing for an unknown model.
+    """
+    if device_of(config, find_devices() if devices is None else devices).kind != "cuda":
+        return ()
+    kinds = _types(config)
+    missing = [one for one in fast_kernels() if one.types & kinds and find_spec(one.module) is None]
+    return (*_slow(config, missing), *_flash_attention(config))
+
+
+def _types(config: RunConfig) -> set[str]:
+    """`model_type` of the model and of its language model."""
+    name, cache_dir = config.model.model_name_or_path, config.model.cache_dir
+    folder = folder_of(name, cache_dir)
+    if folder is None:
+        known = find_model(name)
+        return set() if known is None else {known.type}
+    settings = config_of(folder)
+    parts = (settings, settings.get("text_config"))
+    return {str(part.get("model_type")) for part in parts if isinstance(part, dict)}
+
+
+def _slow(config: RunConfig, missing: list[Kernels]) -> tuple[Problem, ...]:
+    if not missing:
+        return ()
+    packages = " and ".join(one.package for one in missing)
+    layers = " and ".join(one.layers for one in missing)
+    message = (
+        f"{packages} {'is' if len(missing) == 1 else 'are'} not installed: this model's layers of {layers} run in "
+        "plain PyTorch. The results are the same; training takes several times as long and more memory. Run: "
+        f"{' && '.join(one.command for one in missing)}."
+    )
+    return (Problem("violation", KEY, config.get(KEY), message, (), "warning", keys=(KEY,)),)
+
+
+def _flash_attention(config: RunConfig) -> tuple[Problem, ...]:
+    chosen = config.model.flash_attn
+    module, command = FLASH.get(chosen, ("", ""))
+    if not module or find_spec(module) is not None or find_spec("kernels") is not None:  # it downloads them
+        return ()
+    message = (
+        f"`flash_attn` {chosen} needs FlashAttention, which is not installed. {command}; or set `auto`: LLF's own "
+        "attention needs no package."
+    )
+    fix = Fix("Set to auto", {"flash_attn": "auto"})
+    return (Problem("violation", "flash_attn", chosen, message, (fix,), "error", keys=("flash_attn",)),)

@@ -15,11 +15,9 @@ from llf_core.config.reference_model import REFERENCE, names_reference, precompu
 from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
 from llf_core.config.rules.conditions import packs_examples
 from llf_core.config.weight_shapes import LAYER, count
-from llf_core.estimate.activations import TrainingPass
-from llf_core.estimate.memory_forecast import ALONE, Forecast, training_memory, weight_bytes
-from llf_core.estimate.model_sizes import model_sizes
+from llf_core.estimate.memory_forecast import ALONE, Forecast, TrainingPass, training_memory, weight_bytes
+from llf_core.estimate.model_sizes import model_sizes, new_token_parameters, trained_parameters
 from llf_core.estimate.strategies import Link, Shares, Traffic, link_of, traffic
-from llf_core.estimate.weight_count import new_token_parameters, trained_parameters
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.sections import STRATEGIES
-from llf_core.estimate.cards import card_of
+from llf_core.estimate.devices import card_of
 
 if TYPE_CHECKING:
     from llf_core.estimate.devices import Device

@@ -10,13 +10,20 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.chat.predictions import OF_ONE_RECORD, by_length
+from llf_core.chat.request import ChatRequest, ChatSampling, CollectedReply, Failed
 from llf_core.evaluation import worker_process
+from llf_core.evaluation.errors import EvaluationError
 from llf_core.runs import RunReader, RunWriter, open_run
 from llf_core.runs.config_file import run_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.request import Event
+    from llf_core.evaluation.examples import EvaluationExample
     from llf_core.evaluation.worker_process import Progress
     from llf_core.runs import RunFolder
 
@@ -53,7 +60,7 @@ def answer(
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     if not prompts:
         raise ValueError("The list of prompts is empty. Expected at least one.")
-    from llf_core.evaluation.load_run import load_base_and_tuned
+    from llf_core.evaluation.loaded_targets import load_base_and_tuned
     from llf_core.generation import generate
 
     config = run_config(folder)
@@ -137,3 +144,98 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+GREEDY = ChatSampling(temperature=0.0, repetition_penalty=1.0)
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """The answer to a prompt.
+
+    Attributes:
+        text: without thinking, with calls as JSON after it; None if the prompt is too long or the template refuses it.
+        problem: why there is no text; empty otherwise.
+    """
+
+    text: str | None
+    tokens: int
+    problem: str = ""
+
+
+def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
+    engine: Engine,
+    adapter: str | None,
+    examples: Sequence[EvaluationExample],
+    max_new_tokens: int,
+    progress: Callable[[int], object],
+    *,
+    json_schema: dict[str, object] | None = None,
+) -> list[GeneratedAnswer]:
+    """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
+
+    At the end the engine drops its prefix cache. `json_schema` is a schema that the answers follow.
+    """
+    requests = [
+        ChatRequest(
+            one.prompt,
+            adapter=adapter,
+            tools=one.tools,
+            sampling=GREEDY,
+            max_tokens=max_new_tokens,
+            json_schema=json_schema,
+        )
+        for one in examples
+    ]
+    lengths = [sum(len(str(message.get("content"))) for message in one.prompt) for one in examples]
+    return [_answer(reply) for reply in collect_replies(engine, requests, lengths, progress, of_one=OF_ONE_RECORD)]
+
+
+def _answer(reply: CollectedReply) -> GeneratedAnswer:
+    if reply.failed is not None:
+        return GeneratedAnswer(None, 0, reply.failed.message)
+    finished = reply.finished
+    tokens = 0 if finished is None else finished.prompt_tokens + finished.completion_tokens
+    return GeneratedAnswer(reply.text, tokens)
+
+
+def collect_replies(
+    engine: Engine,
+    requests: Sequence[ChatRequest],
+    lengths: Sequence[int],
+    progress: Callable[[int], object],
+    *,
+    of_one: Collection[str] = (),
+) -> list[CollectedReply]:
+    """Generate the replies to requests, those of similar length at a time. The first failure ends all of them.
+
+    At the end the engine drops its prefix cache.
+
+    Args:
+        progress: called with the number of replies so far; what it raises is dropped.
+        of_one: kinds of failures that concern a single request, whose reply has them in `failed`.
+
+    Raises:
+        EvaluationError: a request failed, as where the model ran out of memory or its logits are not numbers.
+    """
+    replies = [CollectedReply() for _ in requests]
+    failures: list[Failed] = []
+    done = 0
+
+    def receive(number: int, event: Event) -> None:
+        # An engine goes on when a listener raises, so a failure is raised below.
+        nonlocal done
+        if isinstance(event, Failed) and event.kind not in of_one:
+            failures.append(event)
+        if replies[number].take(event):
+            done += 1
+            progress(done)
+
+    for number in by_length(lengths, set(range(len(requests)))):
+        engine.submit(number, requests[number], lambda event, number=number: receive(number, event))  # type: ignore[misc]
+    while not failures and engine.step():
+        pass
+    if failures:
+        for number in range(len(requests)):
+            engine.cancel(number)
+        raise EvaluationError(failures[0].message, failures[0].what_to_do)
+    engine.forget_prefixes()
+    return replies

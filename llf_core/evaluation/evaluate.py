@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError, check_whole
-from llf_core.evaluation.harness.task_names import check_lm_eval, task_name
-from llf_core.evaluation.judge.endpoint import Endpoint
+from llf_core.evaluation.harness.load_tasks import check_lm_eval, task_name
+from llf_core.evaluation.judge.judge import Endpoint
+from llf_core.evaluation.loaded_targets import run_of
 from llf_core.evaluation.request import MAX_NEW_TOKENS, SHOTS_SEED, VALIDATION, EvaluationRequest
-from llf_core.evaluation.target_places import run_of
 from llf_core.launch.cell_rows import write_rows
 from llf_core.metrics import METRICS, metric_sources
 from llf_core.runs.evaluations import read_result

@@ -6,25 +6,24 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.chat.base_model import plan_base
-from llf_core.chat.target import loading_config
+from llf_core.chat.target import loading_config, plan_base
+from llf_core.evaluation.comparison import LOSS_MEASURES, measure_of_metric
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.example_reader import ExampleReader
-from llf_core.evaluation.loaded_targets import loaded_targets
-from llf_core.evaluation.measures import LOSS_MEASURES, measure_of_metric
-from llf_core.evaluation.planned_result import (
+from llf_core.evaluation.examples import ExampleReader
+from llf_core.evaluation.loaded_targets import (
     PlannedResult,
     keep_for_others,
     known_result,
+    loaded_targets,
     loading_of,
     named_target,
     places_of,
+    run_of,
 )
-from llf_core.evaluation.target_places import run_of
-from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.metrics import ScoredExample, load_metrics, score_answers
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_processor, load_tokenizer
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from llf_core.evaluation.worker_process import Progress
     from llf_core.metrics import Metric
     from llf_core.runs.evaluations import EvaluationResult
+
 
 DECIMALS = 5
 """Decimals of a token's loss in a file."""
@@ -159,7 +159,7 @@ def _measure_group(
 def _measure(
     plan: PlannedMeasurement, loaded: LoadedTarget, metrics: Sequence[Metric], progress: Progress
 ) -> EvaluationResult:
-    from llf_core.evaluation.generated_answers import generate_answers
+    from llf_core.evaluation.answers import generate_answers
     from llf_core.evaluation.likelihood import measure_losses
 
     started = time.monotonic()
@@ -235,3 +235,40 @@ def _with_scores(
             if score is not None:
                 scores[number][metric.name] = score
     return [replace(one, scores=own) for one, own in zip(results, scores, strict=True)]
+
+
+UNFINISHED = "\ufffd"  # a decoder's placeholder for the first bytes of a character
+
+CONTEXT = 8
+"""Tokens before a token with which it is decoded, since a decoder treats the first one differently."""
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> tuple[str, ...]:
+    """The text of some tokens of a sequence, by ascending positions.
+
+    A character that takes several tokens is in the text of its last one; joined, neighbouring texts are their text.
+    """
+    texts: list[str] = []
+    for _, group in groupby(enumerate(places), key=lambda one: one[1] - one[0]):
+        run = [place for _, place in group]
+        held = run[0]
+        for place in run:
+            start = max(0, held - CONTEXT)
+            before, after = tokenizer.batch_decode(
+                [list(ids[start:held]), list(ids[start : place + 1])], skip_special_tokens=False
+            )
+            text = after[len(before) :] if after.startswith(before) else tokenizer.decode([ids[place]])
+            if text.endswith(UNFINISHED) and place != run[-1]:
+                texts.append("")
+            else:
+                texts.append(text)
+                held = place + 1
+    return tuple(texts)
+
+
+def text_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> int:
+    """Number of bytes in UTF-8 of the text of some tokens, by ascending positions, without special tokens."""
+    runs = [
+        [ids[place] for _, place in group] for _, group in groupby(enumerate(places), key=lambda one: one[1] - one[0])
+    ]
+    return sum(len(text.encode("utf-8", "replace")) for text in tokenizer.batch_decode(runs, skip_special_tokens=True))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.data_settings import tokenization_of
+from llf_core.evaluation.config_file import tokenization_of
 from llf_core.metrics.wilson_interval import wilson_interval
 
 if TYPE_CHECKING:

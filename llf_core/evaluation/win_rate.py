@@ -133,7 +133,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
     from llf_core.data.conversation import Conversation
     from llf_core.data.label_mask import Encoded, encode
     from llf_core.data.validation_split import validation_conversations
-    from llf_core.evaluation.load_run import load_base_and_tuned
+    from llf_core.evaluation.loaded_targets import load_base_and_tuned
     from llf_core.generation.generate import answer_ids
     from llf_core.models import load_tokenizer, resolve_model
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from llf_core.export.errors import ExportError
     from llf_core.export.exports import Export, export
     from llf_core.export.format import ExportFormat, find_format
     from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt
-    from llf_core.export.request import ExportRequest
+    from llf_core.export.request import ExportError, ExportRequest
 
 __all__ = [
     "Export",
@@ -29,7 +28,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "Export": ".exports",
-        "ExportError": ".errors",
+        "ExportError": ".request",
         "ExportFormat": ".format",
         "ExportRequest": ".request",
         "Receipt": ".receipt",

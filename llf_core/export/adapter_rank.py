@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import percent
-from llf_core.export.errors import ExportError
 from llf_core.export.publish import check_destination, hidden_folder, put
+from llf_core.export.request import ExportError
 from llf_core.models.model_folder import read_json_object, weight_files
 
 if TYPE_CHECKING:

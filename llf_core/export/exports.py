@@ -15,13 +15,19 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import find_target
 from llf_core.config.paths import expanded
 from llf_core.evaluation.worker_process import no_item, no_progress, run_in_child
-from llf_core.export.errors import ExportError
 from llf_core.export.format import find_format
-from llf_core.export.options import check_device, check_reward_model
 from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import FailedReceiptError, Receipt, receipt_of
-from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter, plain_name
+from llf_core.export.request import (
+    SHARD_BYTES,
+    ExportError,
+    ExportRequest,
+    WeightedAdapter,
+    check_device,
+    check_reward_model,
+    plain_name,
+)
 from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run
 from llf_core.runs.disk_errors import FULL_BELOW_BYTES, command_message

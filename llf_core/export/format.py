@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from llf_core.config.did_you_mean import did_you_mean
-from llf_core.export.errors import ExportError
+from llf_core.export.request import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "adapter": "llf_core.export.formats.adapter:AdapterFormat",
     "merged": "llf_core.export.formats.merged:MergedFormat",
-    "gguf-adapter": "llf_core.export.formats.gguf_adapter:GgufAdapterFormat",
+    "gguf-adapter": "llf_core.export.formats.gguf:GgufAdapterFormat",
     "gguf": "llf_core.export.formats.gguf:GgufFormat",
     "int8": "llf_core.export.formats.quantized:Int8Format",
     "int4": "llf_core.export.formats.quantized:Int4Format",

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, int], object]) -> Receipt:
     """Export into a folder, and write the receipt there."""
     from llf_core.export.card import write_card
-    from llf_core.export.reward_source import RewardSource
-    from llf_core.export.source import ExportSource
+    from llf_core.export.source import ExportSource, RewardSource
 
     begun = time.monotonic()
     form = find_format(request.format)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.export.errors import ExportError
+from llf_core.export.request import ExportError
 from llf_core.runs.formatting import size
 from llf_core.runs.jsonl import as_number, spell_non_finite
 from llf_core.untrusted import read_object

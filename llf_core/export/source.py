@@ -1,3 +1,5 @@
+"""The model of an export as loaded: a base, an adapter, several combined, or a reward model."""
+
 from __future__ import annotations
 
 import math
@@ -10,17 +12,20 @@ import yaml
 from llf_core.chat.target import loading_config
 from llf_core.config.read_config import read
 from llf_core.config.stored_quantization import quantizer_of_files
-from llf_core.export.compare import LOGIT_LIMITS, compare_all, logits_check
-from llf_core.export.errors import ExportError
+from llf_core.export.compare import LOGIT_LIMITS, compare_all, compare_scores, logits_check
 from llf_core.export.ollama import write_modelfile
-from llf_core.export.reference import Reference, logits_of, measure_reference
+from llf_core.export.probes import CONVERSATIONS, PROMPTS, SCORED, TEXTS
+from llf_core.export.reference import Reference, logits_of, measure_reference, rendered
+from llf_core.export.request import ExportError
 from llf_core.generation.generate import add_end_tokens, end_tokens
-from llf_core.models.adapter_folder import find_adapter
-from llf_core.models.adapter_loading import load_adapter
+from llf_core.models.adapter_folder import adapter_settings, find_adapter
+from llf_core.models.adapter_loading import load_adapter, load_beside
 from llf_core.models.adapter_merging import can_merge, merge_adapters
 from llf_core.models.architecture import auto_class
 from llf_core.models.card import load_lines
+from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.models.device import plan_device
+from llf_core.models.errors import first_line
 from llf_core.models.gguf_cache import dequantized_folder
 from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.header_check import stored_dtype, stored_tensors
@@ -31,14 +36,16 @@ from llf_core.models.model_source import ModelSource, resolve_trust_remote_code
 from llf_core.models.new_tokens import NewRows
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.resolve import resolve_model
+from llf_core.models.reward_model import RewardModel, add_reward_head, build_classifier, classifier_pad_token_id
 from llf_core.models.step_forecast import free_memory
 from llf_core.models.tokenizer import load_processor, load_tokenizer
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 FLOAT32_BYTES = 4
+
 MEMORY_SHARE = 0.8
 """Share of the free memory for weights in float32; the rest is for activations and logits."""
 
@@ -291,7 +299,6 @@ class ExportSource:
         first = load_adapter(base, names[0], self.config)
         if len(names) == 1 and weights == [1.0]:
             return first
-        from llf_core.export.combine import combine_adapters
 
         return combine_adapters(first, self.adapter_folders, weights, self.request, self.config)
 
@@ -316,3 +323,146 @@ def check_room(folder: Path, needed: int) -> None:
             f"The export takes {wants} and the disk of {folder} has {has} free. Free {missing} more, or choose "
             "another folder."
         )
+
+
+COMBINED = "combined"
+
+LEFT_OUT = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "trainable_token_indices")
+"""Options that PEFT's combination ignores."""
+
+SEED = 0
+"""Seed of DARE (arXiv 2311.03099), so that an export can be repeated."""
+
+
+def combine_adapters(
+    model: PeftModel, folders: Sequence[Path], weights: Sequence[float], request: ExportRequest, config: RunConfig
+) -> PeftModel:
+    """Load further adapters beside the first, and activate their weighted combination; the others are removed.
+
+    TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.
+
+    Raises:
+        ExportError: an adapter is no LoRA or has options that PEFT's combination ignores, or PEFT cannot combine them.
+    """
+    import torch
+
+    _check(folders)
+    names = [DEFAULT_ADAPTER, *(f"adapter_{number}" for number in range(1, len(folders)))]
+    weights = list(weights)
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        load_beside(model, str(folder), name, config)
+    try:
+        one = len(names) == 1
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            tuner: Any = model.base_model
+            kind = "cat" if one else request.combination
+            tuner.add_weighted_adapter(names, weights, COMBINED, combination_type=kind, density=request.density)
+        model.set_adapter(COMBINED)
+        for name in names:
+            model.delete_adapter(name)
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ExportError(f"PEFT cannot combine these adapters ({request.combination}): {first_line(error)}") from error
+    model.requires_grad_(requires_grad=False)
+    return model
+
+
+def _check(folders: Sequence[Path]) -> None:
+    """Refuse what PEFT's combination would ignore."""
+    for folder in folders:
+        settings = adapter_settings(folder)
+        kind = settings.peft_type.value
+        if kind != "LORA":
+            raise ExportError(
+                f"{folder} is an adapter of type {kind}. Adapters with weights are combined where all are LoRAs: "
+                "convert it with --format adapter --rank R first."
+            )
+        odd = next((key for key in LEFT_OUT if getattr(settings, key, None)), None)
+        if odd is not None:
+            raise ExportError(
+                f"The adapter {folder} has {odd}, which PEFT's combination of adapters leaves out. Expected plain "
+                "LoRAs: export it as merged alone, and combine the others on that model."
+            )
+        if getattr(settings, "bias", "none") != "none":
+            raise ExportError(f"The adapter {folder} has bias: {settings.bias}. Expected plain LoRAs with bias: none.")
+
+
+CLASSIFIER = "AutoModelForSequenceClassification"
+
+
+class RewardSource(ExportSource):
+    """A reward model to export: base, adapter and head, which transformers loads as a classifier with one label.
+
+    The live model scores as in training and in `llf serve`; `reference.logits` are its scores, each `[1, 1]`.
+    """
+
+    def merge(self, progress: Callable[[str, int, int], object]) -> Any:
+        """Merge the adapter into the weights, in place; afterwards `model` is a classifier."""
+        self._merge_adapters(progress)
+        self.model = build_classifier(self.model).eval()
+        self.model.config.pad_token_id = self._padding
+        return self.model
+
+    def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:  # noqa: ARG002 - no lossy format takes a reward model
+        """Compare the scores by plain transformers with those of the live model, by `compare_scores`."""
+        return compare_scores(
+            self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written
+        )
+
+    @property
+    def classifier_arguments(self) -> dict[str, Any] | None:
+        """Number of labels, and the padding token at which transformers reads no score."""
+        return {"num_labels": 1, "pad_token_id": self._padding}
+
+    @property
+    def padding_source(self) -> ModelSource | None:
+        """None: the classifier keeps its own padding token."""
+        return None
+
+    def save_modelfile(self, folder: Path, from_: str, adapter: str = "") -> None:
+        """Write nothing: Ollama runs no reward models."""
+
+    def save_generation_config(self, folder: Path) -> None:
+        """Write nothing: a reward model generates no text."""
+
+    def _with_adapters(self, base: object, names: list[str]) -> object:
+        add_reward_head(base, None if self.base.kind == "gguf" else self.base.folder)
+        self.loader = CLASSIFIER
+        self._padding = classifier_pad_token_id(self.tokenizer)
+        return super()._with_adapters(base, names)
+
+    def _measure(self, progress: Callable[[str, int, int], object]) -> Reference:
+        reader = RewardModel(self.model, self.tokenizer)
+        prompts = [reader.tokens(_scored(self.tokenizer, one, answer)) for one in PROMPTS for answer in SCORED]
+        scores = self._scores(prompts, "Measuring the live model", progress)
+        return Reference(
+            prompts,
+            [[] for _ in prompts],
+            scores,
+            [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS],
+            [rendered(self.tokenizer, one) for one in CONVERSATIONS],
+            str(self.tokenizer.chat_template) if self.tokenizer.chat_template else None,
+            [],
+        )
+
+    def _logits(self, what: str, progress: Callable[[str, int, int], object]) -> list[Tensor]:
+        return self._scores(self.reference.prompts, what, progress)
+
+    def _scores(
+        self, prompts: Sequence[Sequence[int]], what: str, progress: Callable[[str, int, int], object]
+    ) -> list[Tensor]:
+        """Scores `[1, 1]` of tokenized conversations, one forward pass for each."""
+        import torch
+
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        head = None if "SequenceClassification" in type(self.model).__name__ else causal.score
+        model = RewardModel(self.model, self.tokenizer, head, None, self._padding)
+        found = model.scores_of_ids(prompts, 1, lambda done, total: progress(what, done, total))
+        return [torch.tensor([[one]]) for one in found]
+
+
+def _scored(tokenizer: Any, prompt: str, answer: str) -> Any:
+    """A conversation to score, or one text where the tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        return f"{prompt}\n{answer}"
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]

@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llf_core.estimate.bf16_probe import MIN_SPEEDUP, default_threads, is_speedup, probe_file, probe_key
+from llf_core.estimate.devices import MIN_SPEEDUP, default_threads, is_speedup, probe_file, probe_key
 from llf_core.models.errors import ModelError
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.untrusted import read_object_or_empty

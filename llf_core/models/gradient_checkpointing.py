@@ -7,7 +7,7 @@ from types import MethodType
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of
-from llf_core.estimate.available import MEMORY_SHARE
+from llf_core.estimate.devices import MEMORY_SHARE
 from llf_core.models.architecture import LANGUAGE, trained_parts
 from llf_core.models.errors import ModelError
 

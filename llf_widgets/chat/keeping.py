@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.chat.conversation import ConversationError
 from llf_core.chat.kept_examples import (
     DEFAULT,
     KINDS,
@@ -15,7 +16,6 @@ from llf_core.chat.kept_examples import (
     kept_file,
     undo_kept,
 )
-from llf_core.chat.message_tree import ConversationError
 from llf_core.config.number_format import with_unit
 
 if TYPE_CHECKING:

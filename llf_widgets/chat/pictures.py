@@ -13,8 +13,7 @@ from llf_core.runs.formatting import size
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
 
 MAX_WAITING_BYTES = 8 * MAX_BYTES
 """Maximum size of all pictures that wait to be sent, including those of closed pages."""

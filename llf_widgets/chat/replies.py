@@ -6,15 +6,15 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.events import Failed, Finished, Piece, Started, ToolCallPiece
 from llf_core.chat.kept_examples import DEFAULT, KINDS, Kind
+from llf_core.chat.request import Failed, Finished, Piece, Started, ToolCallPiece
 from llf_core.config.number_format import with_unit
 from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.formatting import duration
 
 if TYPE_CHECKING:
-    from llf_core.chat.events import Event, FailureKind
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage
+    from llf_core.chat.request import Event, FailureKind
     from llf_core.chat.service import Ticket
 
 State = Literal["waiting", "answering", "done", "failed"]

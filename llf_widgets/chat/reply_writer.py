@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.events import Failed
+from llf_core.chat.request import Failed
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import request_of
 from llf_widgets.chat.turns import sent_messages
@@ -15,9 +15,8 @@ from llf_widgets.chat.turns import sent_messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.events import Event
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.request import Event
     from llf_core.chat.service import ChatService
 
 SAVE_SECONDS = 5.0

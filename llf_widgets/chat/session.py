@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from llf_core.chat.chat_engine import EngineState
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
     from llf_widgets.chat.models import ViewModels

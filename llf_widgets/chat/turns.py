@@ -17,8 +17,7 @@ from llf_widgets.chat.replies import reply_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llf_core.chat.conversation import Conversation
-    from llf_core.chat.message_tree import ChatMessage
+    from llf_core.chat.conversation import ChatMessage, Conversation
     from llf_widgets.chat.replies import Writing
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.export.errors import ExportError
 from llf_core.export.exports import export
 from llf_core.export.receipt import FailedReceiptError
+from llf_core.export.request import ExportError
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError

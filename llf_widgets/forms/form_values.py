@@ -15,7 +15,7 @@ from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.precheck import dataset_problems, media_problems, template_problems
 from llf_core.data.sources import CELL_ROWS_LABEL
-from llf_core.estimate.fast_kernels import kernel_problems
+from llf_core.estimate.model_sizes import kernel_problems
 from llf_core.launch.launchers import launch_problem
 from llf_core.runs.folder import home, run_ids
 from llf_widgets.forms.places import LAUNCH, PlaceQuestion, is_shown

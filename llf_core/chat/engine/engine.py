@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.chat.engine.adapters import Adapters
-from llf_core.chat.engine.decoding import PlainGeneration, RowBatch, accept_tokens
-from llf_core.chat.engine.facts import read_facts, token_bytes
-from llf_core.chat.engine.image_prompt import image_inputs
-from llf_core.chat.engine.prefill import Prefill, Prefix, PrefixCache
-from llf_core.chat.engine.reply import OUT_OF_MEMORY, WHAT_TO_DO, Reply, failure, reply_parser
-from llf_core.chat.engine.token_choice import TokenChooser
-from llf_core.chat.events import Failed
+from llf_core.chat.engine.decoding import PlainGeneration, Prefill, Prefix, PrefixCache, RowBatch, accept_tokens
+from llf_core.chat.engine.facts import image_inputs, read_facts, token_bytes
+from llf_core.chat.engine.reply import OUT_OF_MEMORY, WHAT_TO_DO, Reply, TokenChooser, failure, reply_parser
 from llf_core.chat.json_grammar import Grammars
 from llf_core.chat.prompt import PromptForm, has_images, prepare, prompt_form, too_long
-from llf_core.chat.request import RequestError
+from llf_core.chat.request import Failed, RequestError
 from llf_core.generation import prepare_weights
 from llf_core.generation.checked_forward import CHUNK, CheckedForward
 from llf_core.generation.decoder_block import unsupported
@@ -37,9 +33,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-    from llf_core.chat.events import Event
     from llf_core.chat.json_grammar import Grammar
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
 
 PIECE = 512
 """Number of prompt tokens that a step reads while no reply is running."""

@@ -15,16 +15,26 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from llf_core.chat.events import Failed
-from llf_core.chat.server.api_error import ApiError, invalid, of_failure, shown
-from llf_core.chat.server.chat_completions import ChatCall, ChatReply, read_chat_call
-from llf_core.chat.server.completions import CompletionCall, CompletionReply, read_completion_call
-from llf_core.chat.server.embedding_call import EmbeddingReply, read_embedding_call
+from llf_core.chat.request import Failed
+from llf_core.chat.server.completions import (
+    ChatCall,
+    ChatReply,
+    CompletionCall,
+    CompletionReply,
+    read_chat_call,
+    read_completion_call,
+)
 from llf_core.chat.server.guard import Guard
-from llf_core.chat.server.metrics import CONTENT_TYPE, Metrics
-from llf_core.chat.server.replies import STOPPING, Replies
-from llf_core.chat.server.request_body import BODY_SECONDS, Bodies, one_of
-from llf_core.chat.server.score_call import evaluation_answer, read_evaluation_call, read_score_call, score_answer
+from llf_core.chat.server.replies import CONTENT_TYPE, STOPPING, Metrics, Replies
+from llf_core.chat.server.request_body import BODY_SECONDS, ApiError, Bodies, invalid, of_failure, one_of, shown
+from llf_core.chat.server.score_call import (
+    EmbeddingReply,
+    evaluation_answer,
+    read_embedding_call,
+    read_evaluation_call,
+    read_score_call,
+    score_answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
-from llf_core.chat.server.api_error import ApiError, shown
+from llf_core.chat.server.request_body import ApiError, shown
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:

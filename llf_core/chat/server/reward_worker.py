@@ -12,7 +12,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.events import Failed, event_json
+from llf_core.chat.request import Failed, event_json
 from llf_core.chat.worker_process import failure
 from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.errors import ModelError, first_line

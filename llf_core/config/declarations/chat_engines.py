@@ -52,7 +52,7 @@ VLLM = ChatEngineDeclaration(
     label="vLLM",
     summary="many requests at once on a GPU; LoRA adapters only, without DoRA",
     paper="arXiv 2309.06180",
-    implementation="llf_core.chat.vllm_engine:VLLMEngine",
+    implementation="llf_core.chat.server_engine:VLLMEngine",
     options=VLLMOptions,
     package="vllm",
 )
@@ -100,7 +100,7 @@ SGLANG = ChatEngineDeclaration(
     label="SGLang",
     summary="many requests at once on a GPU, with reuse of common prefixes; LoRA adapters only",
     paper="arXiv 2312.07104",
-    implementation="llf_core.chat.sglang_engine:SGLangEngine",
+    implementation="llf_core.chat.server_engine:SGLangEngine",
     options=SGLangOptions,
     package="sglang",
 )

@@ -16,10 +16,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.chat.request import MAX_STOPS, ChatRequest, ChatSampling
-from llf_core.evaluation.engine_replies import collect_replies
+from llf_core.evaluation.answers import collect_replies
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.harness.continuations import ContinuationScorer
-from llf_core.evaluation.harness.token_trees import Continuation
+from llf_core.evaluation.harness.continuations import Continuation, ContinuationScorer
 from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:

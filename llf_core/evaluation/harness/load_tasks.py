@@ -6,8 +6,11 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +18,18 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from llf_core.config.did_you_mean import did_you_mean
+from llf_core.config.paths import expanded
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.harness.hub_access import hub_access
-from llf_core.evaluation.harness.task_names import LLAMA_FACTORY
+from llf_core.install_command import install_command
 from llf_core.models.errors import first_line
 from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lm_eval.api.task import Task
     from lm_eval.tasks.manager import TaskDict
+
 
 LOCAL_FILE = re.compile(r"(Unable to find|No such file or directory:) '/")
 """Message of a missing file, not of a data set on the hub."""
@@ -224,3 +228,59 @@ def _loaded_task(name: str, loaded: TaskDict, seed: int, limit: int | None) -> L
     if not examples:
         raise EvaluationError(f"The task {name} has no examples.")
     return LoadedTask(name, loaded, shots, hashed.hexdigest()[:16], examples)
+
+
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+VARIABLES = (OFFLINE_VARIABLE, "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+
+
+@contextmanager
+def hub_access(allowed: bool) -> Iterator[None]:
+    """Context manager in which data sets and metrics come from the cache alone, unless downloads are allowed.
+
+    The client and the environment variables in `VARIABLES` are in offline mode.
+    """
+    if allowed:
+        yield
+        return
+    import datasets.config
+    import huggingface_hub.constants
+
+    places = [vars(datasets.config), vars(huggingface_hub.constants)]
+    before = [place[OFFLINE_VARIABLE] for place in places]
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    for place in places:
+        place[OFFLINE_VARIABLE] = True
+    os.environ.update(dict.fromkeys(VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place[OFFLINE_VARIABLE] = value
+        for name, text in variables.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+
+
+LLAMA_FACTORY = {
+    "mmlu_test": "mmlu",
+    "ceval_validation": "ceval-valid",
+    "cmmlu_test": "cmmlu",
+}
+"""lm-eval's name of LLaMA-Factory's tasks."""
+
+
+def check_lm_eval() -> None:
+    """Check that lm-eval is installed."""
+    if find_spec("lm_eval") is None:
+        raise EvaluationError("Tasks need lm-eval, which is not installed.", f"Run: {install_command('eval')}")
+
+
+def task_name(name: str | Path) -> str:
+    """Absolute path of a file or folder (a `Path`, or with `/` or `.yaml`), else lm-eval's name of a task."""
+    path = expanded(name)
+    if isinstance(name, Path) or path.suffix in {".yaml", ".yml"} or "/" in name:
+        return str(path.absolute())
+    return LLAMA_FACTORY.get(str(name), str(name))

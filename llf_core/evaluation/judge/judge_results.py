@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 from llf_core.evaluation.comparison import comparable, pairs_of
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.examples import EvaluationExample
-from llf_core.evaluation.judge.endpoint import Endpoint
-from llf_core.evaluation.judge.judge import MAX_TOKENS
-from llf_core.evaluation.judge.rubric import SCHEMA, question, read_verdict
+from llf_core.evaluation.judge.judge import MAX_TOKENS, SCHEMA, Endpoint, question, read_verdict
 from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict, pair_key, verdicts_of
 from llf_core.runs.evaluations import examples_of, read_result
 
@@ -92,10 +90,9 @@ def _with_endpoint(judge: Judge, folders: Sequence[Path], progress: Progress) ->
 
 
 def _with_model(judge: Judge, folders: Sequence[Path], progress: Progress) -> None:
-    from llf_core.chat.base_model import plan_base
-    from llf_core.evaluation.generated_answers import generate_answers
-    from llf_core.evaluation.loaded_targets import loaded_targets
-    from llf_core.evaluation.planned_result import PlannedResult, loading_of, named_target, places_of
+    from llf_core.chat.target import plan_base
+    from llf_core.evaluation.answers import generate_answers
+    from llf_core.evaluation.loaded_targets import PlannedResult, loaded_targets, loading_of, named_target, places_of
     from llf_core.models.resolve import resolve_model
     from llf_core.runs.evaluations import EvaluatedData
 

@@ -1,11 +1,13 @@
+"""An adapter as files of PEFT."""
+
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
-from llf_core.export.options import check_combination, check_dtype, check_quantizations
+from llf_core.export.request import ExportError, check_combination, check_dtype, check_quantizations
+from llf_core.models.errors import first_line
 from llf_core.models.model_folder import read_json_object
 
 if TYPE_CHECKING:
@@ -46,7 +48,6 @@ class AdapterFormat(ExportFormat):
         import torch
 
         from llf_core.export.source import check_room
-        from llf_core.export.to_lora import save_as_lora
 
         if source.merged_before:
             raise ExportError(
@@ -122,3 +123,22 @@ def _name_base(source: ExportSource, folder: Path) -> None:
         values["task_type"] = "SEQ_CLS"
     values["revision"] = source.base.revision if source.base.kind == "hub" else None
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
+    """Write the active adapter as a LoRA, by PEFT: the nearest product of that rank for each matrix (by its SVD).
+
+    Raises:
+        ExportError: PEFT cannot convert this type of adapter.
+    """
+    import peft
+
+    model = source.model
+    kind = model.active_peft_config.peft_type.value
+    try:
+        peft.save_as_lora(folder, model, rank=rank, adapter_name=model.active_adapter)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        raise ExportError(
+            f"PEFT {peft.__version__} cannot convert an adapter of type {kind} to a LoRA: {first_line(error)} Expected "
+            "the format adapter without rank, or merged."
+        ) from error

@@ -1,14 +1,17 @@
+"""A merged model as files of transformers."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
-from llf_core.export.options import check_combination, check_dtype, check_quantizations, check_shards
+from llf_core.export.request import ExportError, check_combination, check_dtype, check_quantizations, check_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import torch
 
     from llf_core.export.receipt import ReceiptCheck
     from llf_core.export.request import ExportRequest
@@ -40,7 +43,6 @@ class MergedFormat(ExportFormat):
         import torch
 
         from llf_core.export.source import bytes_of_weights, check_room
-        from llf_core.export.weights import cast_weights
         from llf_core.models.lazy_imports import no_progress_bars
         from llf_core.models.save_result import check_written, save_whole_model
 
@@ -74,3 +76,16 @@ class MergedFormat(ExportFormat):
         found = run_plain(source, folder, step=steps_told(progress, "Reading it back with transformers"))
         checks = source.compare(found, source.dtype())
         return checks if source.merging is None else [source.merging, *checks]
+
+
+def cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Cast the floating-point parameters of a model, in place, to measure what a file of that dtype will hold.
+
+    Buffers, such as frequencies of rotary embeddings, keep their dtype, as do parameters that the model's class keeps
+    in float32.
+    """
+    kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
+    kept += getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not any(part in name.split(".") for part in kept):
+            parameter.data = parameter.data.to(dtype)

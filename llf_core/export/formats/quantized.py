@@ -8,10 +8,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
-from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.formats.merged import MergedFormat
-from llf_core.export.options import check_combination, check_dtype, check_quantizations, check_shards
+from llf_core.export.request import ExportError, check_combination, check_dtype, check_quantizations, check_shards
 from llf_core.install_command import install_command
 
 if TYPE_CHECKING:

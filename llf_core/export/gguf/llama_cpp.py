@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
 
-from llf_core.export.errors import ExportError
+from llf_core.export.request import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

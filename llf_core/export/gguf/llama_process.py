@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.export.errors import ExportError
 from llf_core.export.gguf.llama_cpp import LlamaCpp, commit, quantize
 from llf_core.export.gguf.loss_of_quality import Probe, quality_loss, write_base
+from llf_core.export.request import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

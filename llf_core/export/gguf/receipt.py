@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.compare import KL_LIMITS, LOGIT_LIMITS, answers_check, kl_check, logits_check
-from llf_core.export.gguf.probes import BEGINNING, QUESTIONS, TEXT
-from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, no_step, run
-from llf_core.export.gguf.quantizations import UNQUANTIZED
+from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, UNQUANTIZED, no_step, run
 from llf_core.export.plain_result import PlainResult
-from llf_core.export.probes import MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
+from llf_core.export.probes import BEGINNING, MAX_ANSWER_TOKENS, MAX_POSITIONS, QUESTIONS, TEXT, TEXTS
 from llf_core.export.receipt import ReceiptCheck
 from llf_core.export.reference import prompt_ids
 from llf_core.models.step_forecast import free_memory

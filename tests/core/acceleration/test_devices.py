@@ -18,7 +18,7 @@ from llf_core.acceleration.patching import attention_backend, fast_forwards
 from llf_core.acceleration.patching.causal_head import empty_mask, forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.estimate import TrainingPass, architecture
-from llf_core.estimate.activations import layer_bytes
+from llf_core.estimate.memory_forecast import layer_bytes
 from tests.core.acceleration.architectures import CONFIGS, tiny
 from tests.tiny import tiny_llama
 

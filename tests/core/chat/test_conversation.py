@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_core.chat.conversation import Conversation, new_conversation, open_conversation
-from llf_core.chat.conversation_export import as_markdown, as_openai, as_rows
+from llf_core.chat.conversation import Conversation, ConversationError, new_conversation, open_conversation
 from llf_core.chat.conversation_list import (
+    as_markdown,
+    as_openai,
+    as_rows,
     delete_conversation,
     list_conversations,
     newest_conversations,
     restore_conversation,
 )
 from llf_core.chat.kept_examples import keep_example
-from llf_core.chat.message_tree import ConversationError
 from llf_core.data.formats import OpenAI
 from llf_core.runs import clean
 from llf_core.untrusted import UnreadableError

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llf_core.chat.conversation import Conversation, new_conversation
-from llf_core.chat.conversation_export import as_rows
+from llf_core.chat.conversation import Conversation, ConversationError, new_conversation
+from llf_core.chat.conversation_list import as_rows
 from llf_core.chat.kept_examples import keep_example, keep_pair, keep_rating, kept_datasets, undo_kept
-from llf_core.chat.message_tree import ConversationError
 from llf_core.chat.picture import picture_url
 from llf_core.config import RunConfig
 from llf_core.data import prepare

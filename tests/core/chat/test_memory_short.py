@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from llf_core.chat.conversation import new_conversation
-from llf_core.chat.events import Failed, Piece
-from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.chat.request import ChatRequest, ChatSampling, Failed, Piece
 from llf_core.chat.service import ChatService
 from llf_core.cli.chat_session import ChatSession
 from tests.core.chat.server.test_serve import Process
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from llf_core.chat.events import Event
+    from llf_core.chat.request import Event
 
 pytestmark = [
     pytest.mark.timeout(900),

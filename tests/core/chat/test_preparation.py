@@ -3,8 +3,7 @@
 import pytest
 
 from llf_core.chat import engine_process
-from llf_core.chat.events import Failed, Finished, Piece
-from llf_core.chat.request import ChatRequest, RequestError
+from llf_core.chat.request import ChatRequest, Failed, Finished, Piece, RequestError
 from llf_core.chat.service import ChatService
 
 COSTLY = {"allOf": [{"type": "string", "pattern": f".*{number}.*"} for number in range(50)]}

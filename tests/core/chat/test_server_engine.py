@@ -18,15 +18,21 @@ import yaml
 from llf_core.chat import server_engine
 from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.engine_process import EngineProcess
-from llf_core.chat.events import Failed, Finished, Piece, Started
-from llf_core.chat.openai_client import ReplyReader, error_message, reply_chunks, request_content
 from llf_core.chat.picture import picture_part
-from llf_core.chat.request import ChatRequest, ChatSampling
-from llf_core.chat.server_engine import BASE, HOST, ServerEngine
+from llf_core.chat.request import ChatRequest, ChatSampling, Failed, Finished, Piece, Started
+from llf_core.chat.server_engine import (
+    BASE,
+    HOST,
+    ReplyReader,
+    ServerEngine,
+    SGLangEngine,
+    VLLMEngine,
+    error_message,
+    reply_chunks,
+    request_content,
+)
 from llf_core.chat.service import ChatService
-from llf_core.chat.sglang_engine import SGLangEngine
 from llf_core.chat.target import loading_config
-from llf_core.chat.vllm_engine import VLLMEngine
 from llf_core.models.errors import ModelError
 from tests.hostile import evil_model
 from tests.tiny import picture_file, save_tiny_llava
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llf_core.chat.events import Event
+    from llf_core.chat.request import Event
     from tests.forking import ForkServer
 
 PATIENCE = 120.0  # seconds

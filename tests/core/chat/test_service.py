@@ -17,11 +17,10 @@ import yaml
 
 from llf_core.chat import engine_process
 from llf_core.chat.chat_engine import EngineSettings
-from llf_core.chat.events import Failed, Finished, Piece, Started
-from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.chat.request import ChatRequest, ChatSampling, Failed, Finished, Piece, Started
+from llf_core.chat.server_engine import VLLMEngine
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import TargetError
-from llf_core.chat.vllm_engine import VLLMEngine
 from llf_core.config.declaration import ChatEngineDeclaration
 from llf_core.config.registry import declared
 from llf_core.models.errors import ModelError

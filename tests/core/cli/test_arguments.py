@@ -10,9 +10,8 @@ import typer
 
 from llf_core.chat.conversation import new_conversation
 from llf_core.cli import chat_session, terminal
-from llf_core.cli.chat_pictures import WaitingPictures
-from llf_core.cli.chat_session import ChatSession
-from llf_core.cli.checked_config import functions_of_file, load_with_rewards
+from llf_core.cli.chat_session import ChatSession, WaitingPictures
+from llf_core.cli.follow_run import functions_of_file, load_with_rewards
 from llf_core.launch import start
 from llf_core.runs import create_run
 from llf_core.user_error import UserError

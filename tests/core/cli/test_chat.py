@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.chat.conversation import new_conversation, open_conversation
-from llf_core.chat.events import Piece
-from llf_core.chat.request import ChatSampling
+from llf_core.chat.request import ChatSampling, Piece
 from llf_core.chat.service import ChatService
 from llf_core.cli.chat_session import ChatSession, ReplyPrinter
 from llf_core.untrusted import visible

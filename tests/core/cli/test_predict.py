@@ -15,13 +15,12 @@ from PIL import Image
 from rouge_score import rouge_scorer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from llf_core.chat.batch_prediction import TIMES, prediction_metrics
-from llf_core.chat.predict_data import read_predict_prompts
+from llf_core.chat.batch_prediction import TIMES, prediction_metrics, read_predict_prompts
 from llf_core.chat.predictions import PARTIAL, PredictionError, PredictionFolder
 from llf_core.chat.prompt import prompt_form, prompt_text
 from llf_core.chat.request import ChatRequest
-from llf_core.cli import predict
-from llf_core.cli.errors import UsageError
+from llf_core.cli import evaluate
+from llf_core.cli.terminal import UsageError
 from llf_core.config import RunConfig
 from llf_core.data import prepare
 from llf_core.data.chat_template import choose_template
@@ -59,7 +58,7 @@ def rows(folder: Path, name: str = RESULT) -> list[dict[str, Any]]:
 def test_metrics_of_both_keys_are_computed_and_others_are_a_sentence(
     llf: Any, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    asked = predict._of_config(str(write(tmp_path, settings | {"metrics": "exact_match"})), None)
+    asked = evaluate._of_config(str(write(tmp_path, settings | {"metrics": "exact_match"})), None)
     assert asked.metrics == ("rouge", "bleu", "exact_match")
     refused = llf("predict", write(tmp_path, settings | {"metrics": 5}))
     assert str(refused.exception) == "metrics is 5. Expected a name, or several separated by commas."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.cli.errors import UserError
+from llf_core.cli.terminal import UserError
 from llf_core.launch.queue import enqueue
 from llf_core.runs import create_run, list_runs, read_status, status
 from llf_core.runs.run_index import active_runs

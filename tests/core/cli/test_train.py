@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.cli.checked_config import say_unused
+from llf_core.cli.follow_run import say_unused
 from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, read_status, status
 
 LLF = str(Path(sys.executable).with_name("llf"))

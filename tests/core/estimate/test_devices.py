@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.estimate import Device, cpu_probe, devices
-from llf_core.estimate.bf16_probe import default_threads, probe_file, probe_key
-from llf_core.estimate.devices import device_of, find_devices, precision_of
+from llf_core.estimate import Device, device_speed, devices
+from llf_core.estimate.devices import default_threads, device_of, find_devices, precision_of, probe_file, probe_key
 from llf_core.launch.cgroup import usable_cpus
 
 CPU = Device("cpu", "a CPU", 1, 1)
@@ -84,13 +83,13 @@ def test_the_threads_of_the_environment_are_those_of_the_forecast(monkeypatch: p
 def test_a_damaged_speed_is_measured_again() -> None:
     path = probe_file().with_name("cpu_speed.json")
     path.parent.mkdir(parents=True)
-    cpu_probe.cpu_values.cache_clear()
-    first = cpu_probe.cpu_values()
+    device_speed.cpu_values.cache_clear()
+    first = device_speed.cpu_values()
     path.write_text(path.read_text().replace(str(round(first)), "1" + "0" * 18))
-    cpu_probe.cpu_values.cache_clear()
-    assert cpu_probe.cpu_values() < 1e14
+    device_speed.cpu_values.cache_clear()
+    assert device_speed.cpu_values() < 1e14
     assert json.loads(path.read_text()).popitem()[1] < 1e14
-    cpu_probe.cpu_values.cache_clear()
+    device_speed.cpu_values.cache_clear()
 
 
 def test_it_is_the_precision_of_the_trainer() -> None:

@@ -11,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, mo
 
 from llf_core.config import RunConfig
 from llf_core.estimate.devices import Device
-from llf_core.estimate.fast_kernels import fast_kernels, kernel_problems
+from llf_core.estimate.model_sizes import fast_kernels, kernel_problems
 
 GPU, CPU = (Device(kind, kind, 2**34, 2**34) for kind in ("cuda", "cpu"))
 NAMED = re.compile(r'use_kernel_func_from_hub_with_fallback\(\s*"\w+",\s*"(\w+)"')

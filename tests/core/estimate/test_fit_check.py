@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from llf_core.config import RunConfig
 from llf_core.config.weight_shapes import ModelSizeError
-from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, device_speed, step_time
+from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, device_speed
+from llf_core.estimate import forecaster as forecaster_module
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
 from llf_core.stages.ppo.stage import Plan
@@ -240,12 +241,12 @@ def test_on_a_cpu_what_is_not_a_product_takes_the_time_of_sums(seven_b: str, mon
     }
     seconds = []
     for speed, checkpointing in ((1e9, False), (2e9, False), (1e9, True), (2e9, True)):
-        monkeypatch.setattr(step_time, "cpu_values", lambda speed=speed: speed)
+        monkeypatch.setattr(forecaster_module, "cpu_values", lambda speed=speed: speed)
         found = Forecaster(config(seven_b, **keys), lengths, CPU).duration(checkpointing=checkpointing)
         assert found is not None
         seconds.append(found.step_seconds)
     inner = 4 * 4096 + 3 * 11008  # queries, keys, values and output; gate, up and down
-    sums = 32 * 100 * inner * step_time.PASSES
+    sums = 32 * 100 * inner * forecaster_module.PASSES
     assert seconds[0] - seconds[1] == pytest.approx(sums / 2e9)
     assert seconds[2] - seconds[3] == pytest.approx(sums / 2e9 * 4 / 3)
 
@@ -265,7 +266,7 @@ def test_twice_the_threads_halve_the_time_of_products_up_to_one_a_core(
 ) -> None:
     monkeypatch.setattr(device_speed, "thread_flops", lambda: 1e9)
     monkeypatch.setattr(device_speed, "cores", lambda: 4)
-    monkeypatch.setattr(step_time, "cpu_values", lambda: 1e9)
+    monkeypatch.setattr(forecaster_module, "cpu_values", lambda: 1e9)
     seconds = []
     for threads in (1, 2, 4, 64):
         found = Forecaster(config(seven_b, bf16=False, threads=threads), all_long(), CPU).duration(checkpointing=False)

@@ -20,11 +20,17 @@ from llf_core.estimate import (
     weight_bytes,
     weight_shapes,
 )
-from llf_core.estimate.activations import OVERHEAD, activation_bytes, kept_keys, layer_bytes
 from llf_core.estimate.example_lengths import of_lengths
-from llf_core.estimate.memory_forecast import COMPILED_BYTES, head_bytes
+from llf_core.estimate.memory_forecast import (
+    COMPILED_BYTES,
+    OVERHEAD,
+    activation_bytes,
+    head_bytes,
+    kept_keys,
+    layer_bytes,
+)
 from llf_core.estimate.model_shapes import encoder
-from llf_core.estimate.weight_count import new_token_parameters
+from llf_core.estimate.model_sizes import new_token_parameters
 from llf_core.launch.cgroup import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)

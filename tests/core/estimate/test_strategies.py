@@ -10,7 +10,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.config.sections import STRATEGIES
 from llf_core.data.text_lengths import estimate
 from llf_core.estimate import Device, Forecaster, check_fit
-from llf_core.estimate.cards import card_of, cards, cards_of_place
+from llf_core.estimate.devices import card_of, cards, cards_of_place
 from llf_core.estimate.example_lengths import full_length
 from llf_core.estimate.memory_forecast import Forecast
 from llf_core.estimate.strategies import Link, Shares, traffic

@@ -10,19 +10,17 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from typer.testing import CliRunner
 
-from llf_core.chat.base_model import load_base
-from llf_core.chat.target import TargetError, find_target
+from llf_core.chat.target import TargetError, find_target, load_base
 from llf_core.cli import app
 from llf_core.config import ConfigError, RunConfig
 from llf_core.data.errors import DataError
 from llf_core.data.preparation import prepare
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.evaluate import _names, evaluate, with_base
-from llf_core.evaluation.example_reader import ExampleReader
+from llf_core.evaluation.examples import ExampleReader
 from llf_core.evaluation.likelihood import batches
-from llf_core.evaluation.measure_targets import measure_targets
+from llf_core.evaluation.measure_targets import measure_targets, text_bytes, token_texts
 from llf_core.evaluation.request import VALIDATION, EvaluationRequest
-from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.evaluations import examples_of, results_of, token_losses_of

@@ -16,9 +16,16 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.evaluate import evaluate, with_base
-from llf_core.evaluation.judge.endpoint import MAX_MESSAGE, Endpoint, Reply
-from llf_core.evaluation.judge.judge import Judge, judge_of
-from llf_core.evaluation.judge.rubric import DEFAULT_RUBRIC, question, read_verdict
+from llf_core.evaluation.judge.judge import (
+    DEFAULT_RUBRIC,
+    MAX_MESSAGE,
+    Endpoint,
+    Judge,
+    Reply,
+    judge_of,
+    question,
+    read_verdict,
+)
 from llf_core.evaluation.judge.win_rate import win_rate_of
 from llf_core.evaluation.report import compare_with_first
 from llf_core.runs.evaluation_verdicts import VERDICTS, JudgedPair

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from llf_core.chat.target import Target
+from llf_core.evaluation.comparison import measure_of_metric
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.example_reader import ExampleReader
-from llf_core.evaluation.measures import measure_of_metric
+from llf_core.evaluation.examples import ExampleReader
 from llf_core.evaluation.request import VALIDATION, EvaluationRequest
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.metrics import load_metrics

@@ -5,7 +5,7 @@ import torch
 
 from llf_core.config import RunConfig
 from llf_core.data import prepare
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.evaluation.run_losses import losses, losses_in_child
 from llf_core.runs import RunReader
 

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from llf_core.cli import app
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.evaluation.win_rate import PairwiseComparison, win_rate, win_rate_in_child, win_rate_of
 from llf_core.models.reward_model_files import load_reward_model
 from tests.processes import running

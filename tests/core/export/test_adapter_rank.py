@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.export.adapter_rank import WEIGHTS, extract_adapter, shrink_adapter
-from llf_core.export.errors import ExportError
+from llf_core.export.request import ExportError
 from llf_core.user_error import UserError
 
 

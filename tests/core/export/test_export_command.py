@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.export import ExportError
-from llf_core.export.export_config import read_export_config
+from llf_core.export.request import read_export_config
 from llf_core.runs import create_run, status
 from llf_core.runs.exports import exports_of
 from llf_core.runs.jsonl import append

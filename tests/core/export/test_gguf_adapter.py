@@ -10,10 +10,8 @@ import pytest
 
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.export import ExportError, export
-from llf_core.export.formats.gguf import model_name
-from llf_core.export.formats.gguf_adapter import BASE, GgufAdapterFormat, base_name, file_name
-from llf_core.export.gguf.converter import CONVERTER
-from llf_core.export.gguf.lora_converter import LORA_CONVERTER, check_lora
+from llf_core.export.formats.gguf import BASE, GgufAdapterFormat, adapter_file_name, base_name, model_name
+from llf_core.export.gguf.converter import CONVERTER, LORA_CONVERTER, check_lora
 from llf_core.export.request import WeightedAdapter
 from llf_core.export.source import ExportSource
 
@@ -44,12 +42,12 @@ def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_pat
     source.release()
     shutil.copytree(folder, other)
     assert {one.name for one in form.verify(source, folder, request, no_progress) if not one.passed} == set()
-    assert sorted(path.name for path in folder.iterdir()) == ["Modelfile", file_name(request)]
+    assert sorted(path.name for path in folder.iterdir()) == ["Modelfile", adapter_file_name(request)]
     text = (folder / "Modelfile").read_text()
-    assert f"FROM ./tiny-llama-f16.gguf\nADAPTER ./{file_name(request)}\nTEMPLATE" in text
+    assert f"FROM ./tiny-llama-f16.gguf\nADAPTER ./{adapter_file_name(request)}\nTEMPLATE" in text
     assert 'PARAMETER stop "<|im_end|>"' in text
 
-    path = other / file_name(request)
+    path = other / adapter_file_name(request)
     field = gguf.GGUFReader(path, "r+").fields["adapter.lora.alpha"]
     field.parts[field.data[0]][0] /= 2  # as if the scale were LoRA's
     del field

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from llf_core.export.errors import ExportError
 from llf_core.export.gguf import llama_process
 from llf_core.export.gguf.llama_process import perform
 from llf_core.export.gguf.program import run, run_steps
+from llf_core.export.request import ExportError
 
 
 def test_a_process_that_ends_without_a_result_is_a_sentence():

@@ -14,7 +14,7 @@ from llf_core.export import ExportError, export
 from llf_core.export.perform import perform
 from llf_core.export.plain_program import run_plain_on
 from llf_core.export.request import ExportRequest, WeightedAdapter
-from llf_core.export.reward_source import RewardSource
+from llf_core.export.source import RewardSource
 from llf_core.models.reward_model_files import load_reward_model
 from tests.attempts import data_file, make_run, settings, trained
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.chat.events import Piece
+from llf_core.chat.request import Piece
 from llf_core.data.templates import named_template
 from llf_core.generation.replies.call_reader import CallReader, InvalidJSONError, JSONObject, typed_json
 from llf_core.generation.replies.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format

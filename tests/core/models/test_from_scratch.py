@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.models import ModelError, load_model, plan_device, resolve_model
 from llf_core.runs import RunReader
 from tests.attempts import data_file, make_run, settings, trained

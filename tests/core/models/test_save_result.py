@@ -11,7 +11,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.models import resolve_model, save_output
 from llf_core.models.card import load_lines, model_card, use_lines
 from llf_core.models.device import autocast_mixed_dtypes

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 from llf_core.config import RunConfig
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.evaluation.run_losses import losses as evaluated
 from llf_core.launch.branch import branch
 from llf_core.models import ModelError

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.evaluation.loaded_targets import load_base_and_tuned
 from llf_core.evaluation.run_losses import losses
 from llf_core.runs import RunReader
 from llf_core.runs.config_file import run_config

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.launch import launch
 from llf_core.runs import RunReader, read_status
 from tests.processes import end, processes_of

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from llf_core.config import RunConfig
 from llf_core.doctor import Doctor
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.launch import launch
 from llf_core.runs import Checkpoints, RunReader, create_run, read_status
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from llf_core.config import RunConfig
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.runs import RunReader, create_run, read_status
 from llf_core.user_functions.function_files import write_code
 from tests.core.stages.ppo.conftest import reward_adapter

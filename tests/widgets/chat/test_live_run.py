@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from llf_core.chat.events import Finished
-from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.chat.request import ChatRequest, ChatSampling, Finished
 from llf_core.launch import launch
 from llf_core.runs import Checkpoints, delete_run, status
 from llf_core.runs.process import ProcessId

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from llf_core.chat.conversation import new_conversation
-from llf_core.chat.conversation_export import as_markdown, as_openai, as_rows
+from llf_core.chat.conversation_list import as_markdown, as_openai, as_rows
 from llf_core.chat.kept_examples import keep_example
 from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part, picture_url
 from llf_core.runs.jsonl import records

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_core.chat.conversation import new_conversation
-from llf_core.chat.message_tree import ConversationError
+from llf_core.chat.conversation import ConversationError, new_conversation
 from llf_widgets.chat.settings import DEFAULTS, conversation_of, save_settings, saved_settings
 
 if TYPE_CHECKING:

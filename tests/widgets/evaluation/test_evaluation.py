@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llf_core.evaluation.measures import LOSS_MEASURES
+from llf_core.evaluation.comparison import LOSS_MEASURES
 from llf_core.evaluation.report import amount_text, compare_with_first
 from llf_core.runs.evaluation_verdicts import VOTES, JudgedPair, add_verdict, pair_key
 from llf_core.runs.evaluation_writer import EvaluationWriter

@@ -7,8 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from llf_core.chat.engine import Engine
-from llf_core.chat.events import Failed, Finished, Piece, Started
-from llf_core.chat.request import ChatRequest
+from llf_core.chat.request import ChatRequest, Failed, Finished, Piece, Started
 from tests.core.generation.small_models import CONFIGS, by_transformers, make
 from tests.tiny import tiny_tokenizer
 

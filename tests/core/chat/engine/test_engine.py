@@ -5,8 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from llf_core.chat.events import Failed, Piece, ToolCallPiece
-from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.chat.request import ChatRequest, ChatSampling, Failed, Piece, ToolCallPiece
 from llf_core.models.errors import ModelError
 from tests.core.chat.engine.conftest import TARGETS, Talk, prompt_of, user
 from tests.core.generation.small_models import CONFIGS, by_transformers, make
@@ -401,8 +400,7 @@ def test_other_architectures_reply_in_batches_and_from_prefixes(tokenizer, kind)
 
 
 def test_thoughts_and_tool_calls_are_told_from_the_text(tokenizer):
-    from llf_core.chat.engine.reply import Reply, reply_parser
-    from llf_core.chat.engine.token_choice import TokenChooser
+    from llf_core.chat.engine.reply import Reply, TokenChooser, reply_parser
 
     class Template:
         """The tokenizer with a template that names Hermes' marks of calls."""
@@ -436,7 +434,7 @@ def test_thoughts_and_tool_calls_are_told_from_the_text(tokenizer):
 
 
 def test_penalties_are_those_of_the_formula():
-    from llf_core.chat.engine.token_choice import TokenChooser
+    from llf_core.chat.engine.reply import TokenChooser
 
     def chooser(penalty=1.0, **settings):
         made = TokenChooser(ChatSampling(**settings), penalty, [0], torch.device("cpu"))
@@ -454,7 +452,7 @@ def test_penalties_are_those_of_the_formula():
 
 
 def test_a_temperature_that_float32_does_not_have_draws_the_likeliest_token():
-    from llf_core.chat.engine.token_choice import TokenChooser
+    from llf_core.chat.engine.reply import TokenChooser
 
     chooser = TokenChooser(ChatSampling(temperature=1e-60), 1.0, [], torch.device("cpu"))
     assert chooser.choose(torch.tensor([1.0, 3.0, 2.0])) == 1
@@ -464,7 +462,7 @@ def test_samples_come_from_the_distribution_of_transformers():
     from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
     from transformers import TopPLogitsWarper as TopP
 
-    from llf_core.chat.engine.token_choice import TokenChooser
+    from llf_core.chat.engine.reply import TokenChooser
 
     logits = torch.randn(3000, generator=torch.Generator().manual_seed(0)) * 3
     for settings in (

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llf_core.chat.chat_engine import EngineState
-from llf_core.chat.events import Embedded, Failed, Finished, Piece, Started
+from llf_core.chat.request import Embedded, Failed, Finished, Piece, Started
 from llf_core.chat.service import ChatService, Ticket
 from llf_core.chat.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.chat.events import Event
-    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.request import ChatRequest, Event
 
 
 @dataclass

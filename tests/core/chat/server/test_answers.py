@@ -5,8 +5,8 @@ import json
 import openai
 import pytest
 
-from llf_core.chat.events import Alternative, Failed, Piece, Started, Token, ToolCallPiece
 from llf_core.chat.picture import picture_url
+from llf_core.chat.request import Alternative, Failed, Piece, Started, Token, ToolCallPiece
 from tests.core.chat.server.scripted_service import fails, finished, hello
 from tests.tiny import picture_file
 

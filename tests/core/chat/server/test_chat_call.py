@@ -3,9 +3,8 @@
 import pytest
 
 from llf_core.chat.picture import picture_url
-from llf_core.chat.server.api_error import ApiError
-from llf_core.chat.server.chat_completions import read_chat_call
-from llf_core.chat.server.completions import read_completion_call
+from llf_core.chat.server.completions import read_chat_call, read_completion_call
+from llf_core.chat.server.request_body import ApiError
 from tests.tiny import picture_file
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llf_core.chat.events import Failed, Piece, Started
+from llf_core.chat.request import Failed, Piece, Started
 from llf_core.chat.server import app as server_app
 from llf_core.chat.server import listen
-from llf_core.chat.server.chat_completions import read_chat_call
+from llf_core.chat.server.completions import read_chat_call
 from llf_core.chat.server.listen import PortError, open_socket
 from llf_core.chat.server.replies import MAX_UNREAD
 from tests.core.chat.server.conftest import KEY

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 from typer.testing import CliRunner
 
 from llf_core.cli import app
-from llf_core.estimate.bf16_probe import probe_key
+from llf_core.estimate.devices import probe_key
 from llf_core.stages.ppo.models import ask_scores
 from tests.processes import running
 from tests.tiny import tiny_llama

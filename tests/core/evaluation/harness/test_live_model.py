@@ -12,9 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llf_core.chat.engine import Engine
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.harness import continuations
-from llf_core.evaluation.harness.continuations import ContinuationScorer
+from llf_core.evaluation.harness.continuations import Continuation, ContinuationScorer, token_trees
 from llf_core.evaluation.harness.live_model import LiveModel
-from llf_core.evaluation.harness.token_trees import Continuation, token_trees
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.generation.checked_forward import CheckedForward
 

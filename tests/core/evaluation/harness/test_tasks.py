@@ -13,9 +13,8 @@ from llf_core.chat.target import find_target
 from llf_core.cli import app
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.evaluate import evaluate
-from llf_core.evaluation.harness import task_names
-from llf_core.evaluation.harness.load_tasks import load_tasks, shipped_tasks
-from llf_core.evaluation.harness.task_names import task_name
+from llf_core.evaluation.harness import load_tasks as load_tasks_module
+from llf_core.evaluation.harness.load_tasks import load_tasks, shipped_tasks, task_name
 from llf_core.evaluation.request import EvaluationRequest
 from llf_core.runs.evaluations import examples_of, results_of
 
@@ -104,7 +103,7 @@ def test_what_cannot_be_measured_is_told(tmp_path, monkeypatch, tiny_model_dir):
         load(str(tmp_path))
     with pytest.raises(EvaluationError, match=r"Metrics score answers .* Name the data"):
         evaluate([tiny_model_dir], tasks=["llf_completion"], metrics="rouge")
-    monkeypatch.setattr(task_names, "find_spec", lambda _: None)
+    monkeypatch.setattr(load_tasks_module, "find_spec", lambda _: None)
     with pytest.raises(EvaluationError, match=r'pip install "jieba.*" "lm-eval'):
         evaluate([tiny_model_dir], tasks=["llf_completion"])
     with pytest.raises(EvaluationError, match="n_shot is -1"):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.launch import launch
 from llf_core.runs import Checkpoints, RunReader, list_runs, read_status
 from tests.core.launch.launchers.ray_cluster import busy, cluster, is_there

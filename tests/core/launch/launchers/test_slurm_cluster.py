@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.launch import launch
 from llf_core.runs import RunReader, list_runs, read_status
 from llf_core.untrusted import read_object_or_empty
