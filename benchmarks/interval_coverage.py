@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.metrics.bootstrap import student_quantile
+from llf_core.metrics.interval import student_quantile
 from llf_core.metrics.paired import ROUNDING, SIGNIFICANT, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llf_core.metrics.measure import Numbers
+    from llf_core.metrics.base_metric import Numbers
 
 SAMPLES, AT_A_TIME = 10_000, 250
 """Bootstrap samples, and evaluations that are computed at a time."""

@@ -17,8 +17,7 @@ from typing import Any
 
 from llf_core import __version__
 from llf_core.config import RunConfig
-from llf_core.launch.cgroup import usable_cpus
-from llf_core.launch.environment import cpu_name, packages
+from llf_core.launch.environment import cpu_name, packages, usable_cpus
 from llf_core.launch.local_process import computing_environment, trainer_command
 from llf_core.runs import RunReader, create_run
 

@@ -49,7 +49,7 @@ def plain_environment() -> dict[str, str]:
 
 def our_environment(home: Path) -> dict[str, str]:
     """The environment in which LLF starts its own trainer, with `home` for `LLF_HOME`."""
-    from llf_core.launch.cgroup import usable_cpus
+    from llf_core.launch.environment import usable_cpus
     from llf_core.launch.local_process import computing_environment
 
     return computing_environment(plain_environment() | {"LLF_HOME": str(home)}, usable_cpus())

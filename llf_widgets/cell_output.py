@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Self
 
-from llf_core.runs.plain_text import strip_bidi
+from llf_core.runs.formatting import strip_bidi
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from llf_core.launch.progress_line import ProgressLine
+from llf_core.launch.run import ProgressLine
 from llf_core.runs import RunFolder, RunReader, home, list_runs
 
 OPTIONS = (

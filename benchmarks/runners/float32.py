@@ -9,7 +9,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import usable_cpus
 from llf_core.models import device
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ from llf_core.metrics.interval import interval
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.models.tokenizer import reads_images
 from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.folder import PREFIX, RESULTS, SAMPLES
 from llf_core.runs.foreign_code import started_by_user
 from llf_core.runs.jsonl import records
-from llf_core.runs.prediction_files import PREFIX, RESULTS, SAMPLES
 from llf_core.untrusted import read_object
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -22,10 +22,10 @@ from llf_core.chat.conversation import (
 )
 from llf_core.chat.picture import is_picture, part_url
 from llf_core.redaction.file_modes import make_folder
+from llf_core.runs.archive import move
 from llf_core.runs.folder import home_folder
+from llf_core.runs.formatting import strip_bidi
 from llf_core.runs.jsonl import Tail, parse
-from llf_core.runs.moving import move
-from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:

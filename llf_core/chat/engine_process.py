@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 from llf_core.chat.chat_engine import ChatEngine
 from llf_core.chat.prompt import characters_of, has_images, too_long
 from llf_core.chat.request import ChatRequest, ChatSampling, Failed, Finished, read_event
-from llf_core.launch.exit_reason import signal_name
-from llf_core.runs.plain_text import without_escapes
+from llf_core.launch.supervisor import signal_name
+from llf_core.runs.formatting import without_escapes
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:

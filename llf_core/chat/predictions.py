@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.request import CollectedReply
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.runs.folder import RESULT, STATE
 from llf_core.runs.jsonl import append, encode, records
-from llf_core.runs.prediction_files import RESULT, STATE
 from llf_core.untrusted import json_value, leads_to_file, read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 

@@ -24,13 +24,13 @@ from llf_core.chat.picture import with_checked_pictures
 from llf_core.chat.request import Alternative, Failed, Finished, Piece, RequestError, Started, Token, ToolCallPiece
 from llf_core.chat.target import loading_config
 from llf_core.config.declarations.chat_engines import SGLangOptions, VLLMOptions
-from llf_core.launch.exit_reason import signal_name
+from llf_core.launch.supervisor import signal_name
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.model_source import resolve_trust_remote_code
 from llf_core.models.resolve import resolve_model
-from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.foreign_code import UntrustedCodeError
-from llf_core.runs.plain_text import without_escapes
+from llf_core.runs.formatting import without_escapes
+from llf_core.runs.trust import TooMuchCodeError
 from llf_core.untrusted import brief
 from llf_core.user_error import UserError
 

@@ -22,7 +22,7 @@ from llf_core.runs import Checkpoints, RunFolder, open_run, read_meta
 from llf_core.runs.config_file import run_config
 from llf_core.runs.findings import ENDED_STATES
 from llf_core.runs.folder import find_run
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import shown_status
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import STATE_BYTES, NotPlainError, json_value, read_bytes
 from llf_core.user_error import BAD_CONFIG, UserError

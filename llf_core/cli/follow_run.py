@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import Report, RunConfig
     from llf_core.launch import Run
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
     from llf_core.runs import Status
 
 SETTLE_SECONDS = 10
@@ -198,7 +198,7 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     if path is None:
         return {}
     from llf_core.rewards import REWARDS
-    from llf_core.user_functions.function_files import functions_under_decorator
+    from llf_core.user_functions.function_source import functions_under_decorator
 
     with in_a_sentence():
         found = REWARDS.by_name(functions_under_decorator(path, REWARDS))

@@ -180,7 +180,7 @@ def runs_set(
 
 
 def _ask(run: str, what: str, args: dict[str, object] | None = None) -> None:
-    from llf_core.runs.change_journal import check_changes
+    from llf_core.runs.control import check_changes
 
     found = attach_run(run)
     with in_a_sentence():
@@ -254,7 +254,7 @@ def runs_branch(
 ) -> None:
     """Start a new run from a checkpoint of another run, with changed settings, to compare both."""
     from llf_core.untrusted import NotPlainError
-    from llf_core.untrusted.plain_yaml import yaml_value
+    from llf_core.untrusted.plain_json import yaml_value
 
     found = attach_run(run)
     given: dict[str, object] = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
 from llf_core.redaction import redact
-from llf_core.redaction.url_secrets import restore_url
+from llf_core.redaction.redact_text import restore_url
 from llf_core.runs import home
 from llf_core.runs.disk_errors import is_disk_error
 

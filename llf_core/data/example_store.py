@@ -328,7 +328,7 @@ def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = Fal
         make: fills an empty folder; its last file is `report.json`.
         rebuild: build it again even if it is cached.
     """
-    from llf_core.runs.lock import shared_lock
+    from llf_core.runs.files import shared_lock
 
     if not KEY.fullmatch(key):
         msg = f"{key!r} is not a key of `cache_key`. Expected 32 hexadecimal digits."

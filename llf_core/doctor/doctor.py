@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.doctor.loss_rules import RULES
 from llf_core.doctor.rule import RunMetrics
 from llf_core.runs import RunReader
-from llf_core.runs.change_journal import ActiveChanges
 from llf_core.runs.config_file import read_config
-from llf_core.runs.event_fields import is_count
+from llf_core.runs.control import ActiveChanges
+from llf_core.runs.jsonl import is_count
 
 if TYPE_CHECKING:
     from llf_core.doctor.rule import Finding

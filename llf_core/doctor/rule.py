@@ -73,7 +73,7 @@ class Finding:
 
     Attributes:
         rule: name of the rule; each rule is reported once per attempt.
-        change: for the live run, see `llf_core.runs.change_journal.check_changes`.
+        change: for the live run, see `llf_core.runs.control.check_changes`.
         config: for the next run's config.
         until: step from which on it no longer applies; None if it stays.
         outcome: what it says of the result if the run ends now, in sentences.

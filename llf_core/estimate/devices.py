@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeGuard
 import psutil
 
 from llf_core.config import ConfigError, Problem
-from llf_core.launch.cgroup import Cgroup, usable_cpus
-from llf_core.launch.environment import cpu_name
+from llf_core.launch.environment import Cgroup, cpu_name, usable_cpus
 from llf_core.runs import home
 from llf_core.untrusted import read_object_or_empty
 

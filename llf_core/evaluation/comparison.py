@@ -11,16 +11,15 @@ import numpy as np
 from llf_core.config.declaration import MetricDeclaration
 from llf_core.config.registry import declared
 from llf_core.metrics import Metric, ScoredExample, load_metrics
+from llf_core.metrics.base_metric import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY, Measure, mean_statistics
 from llf_core.metrics.interval import interval
-from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY
-from llf_core.metrics.measure import Measure, mean_statistics
 from llf_core.metrics.paired import difference
 from llf_core.runs.evaluations import MetricValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llf_core.metrics.measure import Numbers
+    from llf_core.metrics.base_metric import Numbers
     from llf_core.metrics.paired import Difference
     from llf_core.runs.evaluations import EvaluationResult, ExampleResult
 

@@ -18,12 +18,12 @@ from llf_core.evaluation.harness.load_tasks import check_lm_eval, task_name
 from llf_core.evaluation.judge.judge import Endpoint
 from llf_core.evaluation.loaded_targets import run_of
 from llf_core.evaluation.request import MAX_NEW_TOKENS, SHOTS_SEED, VALIDATION, EvaluationRequest
-from llf_core.launch.cell_rows import write_rows
+from llf_core.launch.start import write_rows
 from llf_core.metrics import METRICS, metric_sources
 from llf_core.runs.evaluations import read_result
 from llf_core.runs.folder import home_folder
 from llf_core.runs.uploads import UPLOADS
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +74,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     as it is complete. What was measured before is not measured again, unless `again` is true.
 
     With `judge`, another model or an endpoint compares the answers of each target with those of the first one, in both
-    orders; the verdicts are stored beside the results (`llf_core.runs.evaluation_verdicts`).
+    orders; the verdicts are stored beside the results (`llf_core.runs.evaluations`).
 
     With `tasks`, benchmarks of lm-eval are measured too, or alone if `on` is left out; each is a result of its own.
 

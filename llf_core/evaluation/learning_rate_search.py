@@ -19,8 +19,7 @@ from llf_core.config.registry import method_of, stage_of
 from llf_core.data.precheck import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError, check_whole
-from llf_core.launch.cell_rows import write_rows
-from llf_core.launch.start import load_checked_config
+from llf_core.launch.start import load_checked_config, write_rows
 from llf_core.runs.folder import home_folder
 from llf_core.runs.formatting import duration, number, rate
 from llf_core.training.learning_rate_rule import Branch, propose

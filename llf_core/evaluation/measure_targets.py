@@ -28,9 +28,9 @@ from llf_core.metrics import ScoredExample, load_metrics, score_answers
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_processor, load_tokenizer
 from llf_core.runs.config_file import run_config
-from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import (
     EvaluatedData,
+    EvaluationWriter,
     ExampleResult,
     TokenLosses,
 )

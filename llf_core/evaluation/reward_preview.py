@@ -19,8 +19,7 @@ from llf_core.config.registry import stage_of
 from llf_core.data.precheck import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError, check_whole
-from llf_core.launch.cell_rows import write_rows
-from llf_core.launch.start import load_checked_config
+from llf_core.launch.start import load_checked_config, write_rows
 from llf_core.rewards import REWARDS, reward_sources, unscored_message
 from llf_core.rewards.reward_statistics import (
     RewardedCompletion,
@@ -31,14 +30,14 @@ from llf_core.rewards.reward_statistics import (
 from llf_core.runs.folder import home_folder
 from llf_core.runs.formatting import duration, number
 from llf_core.user_error import UserError
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from llf_core.config import RunConfig
     from llf_core.evaluation.worker_process import Progress
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
 
 MODULE = "llf_core.evaluation.reward_preview"
 PROMPTS, MOST_PROMPTS = 16, 1000

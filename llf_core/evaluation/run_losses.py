@@ -16,9 +16,9 @@ from llf_core.config.registry import modifiers_of, stage_of
 from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
+from llf_core.runs.archive import copy_folder
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import code_of_functions, may_run
-from llf_core.runs.moving import copy_folder
 from llf_core.untrusted import is_folder
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
-from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment, threads_of
+from llf_core.launch.supervisor import signal_name
 from llf_core.models.bounded_templates import panics_as_errors
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import open_run
-from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
-from llf_core.runs.plain_text import without_escapes
+from llf_core.runs.formatting import without_escapes
 from llf_core.runs.process_log import log_to
+from llf_core.runs.trust import TooMuchCodeError
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.name_checks.output_folder import PREVIOUS
 from llf_core.export.receipt import RECEIPT, read_receipt
 from llf_core.export.request import ExportError
-from llf_core.runs.moving import replace_folder
+from llf_core.runs.archive import replace_folder
 from llf_core.runs.process import host
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from llf_core.config.paths import expanded
 from llf_core.launch.environment import start_facts
 from llf_core.launch.resume import check_place, check_stored, check_urls, stored_config
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
-from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
+from llf_core.runs.archive import copy_folder
 from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.control import Change, check_changes, read_changes, write_replay
 from llf_core.runs.files import open_to_append
 from llf_core.runs.foreign_code import check_run
 from llf_core.runs.jsonl import as_number, encode, records
-from llf_core.runs.moving import copy_folder
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
 from llf_core.untrusted import HISTORY_BYTES, read_object, read_text

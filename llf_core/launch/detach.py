@@ -13,7 +13,7 @@ import llf_core
 from llf_core.runs import RunReader, read_status, status
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.files import open_to_append
-from llf_core.runs.final_status import keep_reason, kept_reason
+from llf_core.runs.status import keep_reason, kept_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,11 +15,11 @@ from llf_core.launch.run import Run
 from llf_core.launch.sync_process import KEY
 from llf_core.redaction.file_modes import folder_mode, make_private
 from llf_core.runs import Checkpoints, RunFolder, delete_run, read_status
+from llf_core.runs.archive import check_free_bytes
 from llf_core.runs.config_file import read_config
 from llf_core.runs.creation import rename_to_free_id, write_config
 from llf_core.runs.folder import home_folder
 from llf_core.runs.formatting import size
-from llf_core.runs.moving import check_free_bytes
 from llf_core.runs.run_store import RunStore, SyncError, TornError, runs_at
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.writer import write_event

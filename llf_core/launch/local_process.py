@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import usable_cpus
 from llf_core.runs.config_file import read_config
-from llf_core.runs.plain_text import plain_environment
+from llf_core.runs.formatting import plain_environment
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:

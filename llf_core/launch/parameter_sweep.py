@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from llf_core.launch.run import Run
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
 
 MAX_RUNS = 100
 
@@ -51,7 +51,7 @@ def sweep(
     """
     from llf_core.config import RunConfig
     from llf_core.config.classify_key import without_renamed
-    from llf_core.launch.cell_rows import temporary_rows, to_table
+    from llf_core.launch.start import temporary_rows, to_table
     from llf_core.rewards import REWARDS
 
     if not isinstance(values, Mapping):

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import read_meta, status
-from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.lock import lock_path
+from llf_core.runs.files import json_bytes, lock_path, locked, replace_file
 from llf_core.runs.pace import read_pace, remaining
 from llf_core.runs.process import host
 from llf_core.runs.run_index import RunIndex

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from llf_core.launch.environment import threads_of_config
 from llf_core.launch.sync_process import KEY, ask_place
-from llf_core.redaction.url_secrets import missing_url_secrets
+from llf_core.redaction.redact_text import missing_url_secrets
 from llf_core.runs import Checkpoints, status, update_env
 from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.control import belongs_to_run
 from llf_core.runs.creation import write_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
-from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
-from llf_core.runs.kill import belongs_to_run
+from llf_core.runs.listing import shown_status
 from llf_core.runs.run_store import run_place
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import keep_reason
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
 from llf_core.untrusted import leads_to_file
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llf_core.config import Problem, RunConfig
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
     from llf_core.runs import RunFolder, Status
     from llf_core.runs.process import ProcessId
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.launchers import start_run
 from llf_core.launch.launchers.torchrun import joins, wait_until_begun
-from llf_core.launch.progress_line import ProgressLine
 from llf_core.launch.resume import resume
 from llf_core.launch.send_run import resume_there
 from llf_core.remote.address import is_address
 from llf_core.remote.open_mirror import fetch_result, open_mirror
 from llf_core.runs import Checkpoints, RunReader, Status, folder_bytes, kill_run, open_run, read_status, send_request
-from llf_core.runs.change_journal import check_changes, read_changes
 from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.control import check_changes, read_changes
+from llf_core.runs.formatting import duration, number
+from llf_core.runs.pace import Pace, read_pace, remaining
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import is_folder
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from typing import Literal
 
     import pandas as pd
+    from rich.progress import Progress, TaskID
 
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
     from llf_core.runs import RunFolder
 
 POLL_SECONDS = 0.2
@@ -232,7 +235,7 @@ class Run:
         Raises:
             ConfigError: the config cannot be read or is no longer valid.
         """
-        from llf_core.user_functions.definition_cell import definition_cell
+        from llf_core.user_functions.function_source import definition_cell
 
         cell = f"{definition_cell(self.folder)}{run_config(self.folder).python()}"
         if not read_changes(self.folder):
@@ -381,12 +384,11 @@ class Run:
             The attributes of `llf_core.runs.listing.Row` with `remaining`; `metrics`, the last value of each by name,
             and `counted`, the key metrics among them; `folder` and `output`, paths, the second None without a result;
             `checkpoints`, the steps of complete ones; `trained` and `servers`, the values of
-            `llf_core.runs.description.trained_json`; `bytes` of the folder.
+            `llf_core.runs.listing.trained_json`; `bytes` of the folder.
         """
-        from llf_core.runs.description import last_model_event, trained_json
+        from llf_core.runs.charts import key_values
         from llf_core.runs.jsonl import spell_non_finite
-        from llf_core.runs.listing import read_row
-        from llf_core.runs.metric_catalog import key_values
+        from llf_core.runs.listing import last_model_event, read_row, trained_json
 
         row = read_row(self.folder).json()
         trained = trained_json(self.folder, last_model_event(self.events()))
@@ -406,3 +408,59 @@ class Run:
             }
         )
         return found
+
+
+SHARE = 0.05  # of the steps between two printed lines, at least
+SECONDS = 10.0  # between two printed lines, at least
+
+
+class ProgressLine:
+    """Shows the progress of one run on stdout."""
+
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
+        self._bar: tuple[Progress, TaskID] | None = _bar() if sys.stdout.isatty() else None
+        self._state = ""
+        self._step = -1
+        self._printed = float("-inf")
+
+    def show(self, status: Status) -> None:
+        """Update the bar; without a terminal, print if the state changed, or after 5 % of the steps and 10 s."""
+        pace = read_pace(self._reader.folder, status)
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, completed=pace.step, total=status.total or None, description=self._text(status, pace))
+        elif self._is_news(status, pace.step):
+            self._state, self._step, self._printed = status.state, pace.step, time.monotonic()
+            print(self._text(status, pace), flush=True)  # noqa: T201 - the caller's cell or file
+
+    def close(self) -> None:
+        """Stop the progress bar; the last line stays."""
+        if self._bar is not None:
+            self._bar[0].stop()
+
+    def _is_news(self, status: Status, step: int) -> bool:
+        if status.state != self._state:
+            return True
+        moved = step - self._step >= max(1.0, SHARE * status.total)
+        return moved and time.monotonic() - self._printed >= SECONDS
+
+    def _text(self, status: Status, pace: Pace) -> str:
+        parts = [status.state]
+        if status.total:
+            parts.append(f"step {pace.step} of {status.total}")
+        loss = self._reader.metrics().last("loss")
+        if loss is not None:
+            parts.append(f"loss {number(loss)}")
+        left = remaining(status.state, pace.step, status.total, pace.per_step)
+        if left is not None:
+            parts.append(f"{duration(left)} left")
+        return " · ".join(parts)
+
+
+def _bar() -> tuple[Progress, TaskID]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(BarColumn(bar_width=30), TextColumn("{task.description}", markup=False))
+    bar.start()
+    return bar, bar.add_task("", total=None)

@@ -19,7 +19,7 @@ import psutil
 
 from llf_core.doctor.rule import Finding
 from llf_core.runs import RunFolder, RunReader, RunWriter, read_status, status
-from llf_core.runs.kill import AGENT_VARIABLE
+from llf_core.runs.control import AGENT_VARIABLE
 from llf_core.runs.process import host
 from llf_core.runs.process_log import exit_with
 from llf_core.runs.status import BrokenRunError

@@ -6,8 +6,7 @@ Intervals and comparisons resample these statistics.
 
 from llf_core.metrics.base_metric import Metric, MetricError, ScoredExample
 from llf_core.metrics.decorator import METRICS, metric
-from llf_core.metrics.load import load_metrics, metric_sources
-from llf_core.metrics.score_answers import MetricScores, score_answers
+from llf_core.metrics.load import MetricScores, load_metrics, metric_sources, score_answers
 
 __all__ = [
     "METRICS",

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llf_core.metrics.bootstrap import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
-from llf_core.metrics.measure import MEAN, Measure
+from llf_core.metrics.base_metric import MEAN, Measure
+from llf_core.metrics.interval import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
 from llf_core.runs.formatting import LARGE, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llf_core.metrics.measure import Numbers
+    from llf_core.metrics.base_metric import Numbers
 
 Verdict = Literal["better", "no difference", "worse", "too few examples", "not finite"]
 MIN_EXAMPLES = 10

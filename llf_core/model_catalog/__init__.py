@@ -1,8 +1,14 @@
 """The catalog of known models, and a search in it. Imports only the standard library: `llf models` answers at once."""
 
-from llf_core.model_catalog.licenses import License, license_conditions
-from llf_core.model_catalog.models import CatalogModel, find_model, known_models
-from llf_core.model_catalog.search import search_models, unmatched_words
+from llf_core.model_catalog.models import (
+    CatalogModel,
+    License,
+    find_model,
+    known_models,
+    license_conditions,
+    search_models,
+    unmatched_words,
+)
 
 __all__ = [
     "CatalogModel",

@@ -1,12 +1,19 @@
+"""The models of the catalog with their licenses, and a search in it."""
+
 from __future__ import annotations
 
 import csv
+import re
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-FILE = Path(__file__).with_name("models.csv")
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MODELS_FILE = Path(__file__).with_name("models.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class CatalogModel:
 @cache
 def known_models() -> tuple[CatalogModel, ...]:
     """All known models, sorted by id in any case."""
-    with FILE.open(encoding="utf-8", newline="") as file:
+    with MODELS_FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return tuple(_model(row) for row in rows)
 
@@ -100,3 +107,55 @@ def _billions(number: float) -> str:
     if number >= 1000:  # noqa: PLR2004 - a trillion
         return f"{number / 1000:g}T"
     return f"{number:g}B" if number >= 1 else f"{1000 * number:g}M"
+
+
+LICENSES_FILE = Path(__file__).with_name("licenses.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class License:
+    """A license with conditions."""
+
+    title: str
+    conditions: str
+    url: str
+
+
+@cache
+def license_conditions() -> dict[str, License]:
+    """Licenses with conditions beyond keeping a notice, by name, from `licenses.toml`."""
+    with LICENSES_FILE.open("rb") as file:
+        return {name: License(**entry) for name, entry in tomllib.load(file).items()}
+
+
+_PART = r"(?:(?<![a-z0-9.])|(?<=[a-z]\.)|(?<=[a-z]{2})(?=[0-9]))"
+"""Where a part of a name begins: after a sign, or where digits follow two letters. Not inside 72b, 1.7b or a3b."""
+
+
+def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
+    """Search the known models by words, all of which must match.
+
+    A word matches where a part of a name begins, in upper or lower case: of the hub id, of LLaMA-Factory's names, of
+    the family or of the ModelScope id. So `qwen 7b` finds `Qwen/Qwen2.5-7B-Instruct`, and neither 72B nor 1.7B.
+    """
+    patterns = [re.compile(_PART + re.escape(_plain(word))) for text in words for word in text.split()]
+    return tuple(
+        model
+        for model, text in zip(known_models(), _texts(), strict=True)
+        if all(pattern.search(text) for pattern in patterns)
+    )
+
+
+def unmatched_words(words: Iterable[str]) -> tuple[str, ...]:
+    """Words that match no model at all."""
+    return tuple(word for text in words for word in text.split() if not search_models([word]))
+
+
+@cache
+def _texts() -> tuple[str, ...]:
+    return tuple(_plain(" ".join((one.id, *one.names, one.family, one.modelscope))) for one in known_models())
+
+
+def _plain(text: str) -> str:
+    """Text in lower case, with `1_8B` written `1.8b` and other underscores as hyphens."""
+    return re.sub(r"(?<=[0-9])_(?=[0-9])", ".", text.lower()).replace("_", "-")

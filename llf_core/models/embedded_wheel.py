@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
-from llf_core.runs.files import sync_folder
-from llf_core.runs.lock import shared_lock
-from llf_core.runs.plain_text import plain_environment
+from llf_core.runs.files import shared_lock, sync_folder
+from llf_core.runs.formatting import plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,7 @@ from llf_core.models.errors import ModelError, connection_line, first_line, lack
 from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
-from llf_core.runs.lock import shared_lock
+from llf_core.runs.files import shared_lock
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:

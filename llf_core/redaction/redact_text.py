@@ -1,7 +1,8 @@
-"""Replaces secrets in text."""
+"""Replaces secrets in text, in streams, and in URLs, which are stored without and passed on with them."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -9,12 +10,12 @@ import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from llf_core.redaction.named_secrets import NAMED
 from llf_core.redaction.secret_patterns import (
     EMBEDDED,
+    NAMED,
     SECRET_NAMES,
     SERVICE_KEYS,
     VARIABLE,
@@ -22,13 +23,20 @@ from llf_core.redaction.secret_patterns import (
     split_words,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MARK = "***"
+
 MIN_SECRET_CHARACTERS = 6
 """Minimum length of an environment value to search for; shorter ones occur in ordinary words. Chosen by hand."""
+
 ENVIRONMENT_CACHE_SECONDS = 0.2
 """Seconds for which a scan of the environment is reused, unless the number of variables changes."""
+
 MIN_ARRAY_CHARACTERS = 4096
 """A text of more characters than this without a space, `_`, `-` or `.` is chart data (base64) and is not searched."""
+
 _KEPT = re.compile(
     r"\A(?:(?:amp;)?(?:%3F|%26)?[\w-]+(?:=|%3D)|(?:bearer|basic|authorization: *token)\s+)", re.IGNORECASE
 )
@@ -184,3 +192,108 @@ def _may_be_secret(value: str) -> bool:
     if value[0] in "/~.":
         return not os.path.exists(os.path.expanduser(value))  # noqa: PTH110, PTH111 - they raise nothing, whatever it is
     return not value.isalpha() or len(value) > 2 * MIN_SECRET_CHARACTERS or not value.islower()
+
+
+BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
+
+MAX_KEY_LINES = 300
+"""Maximum lines of a private key, chosen by hand: an RSA key of 16,384 bits has 200."""
+
+
+class RedactedStream(io.TextIOWrapper):
+    """Removes secrets from the text written to it, including private keys written line by line (`MAX_KEY_LINES`)."""
+
+    _key_lines = 0
+    """Lines since a private key has begun; 0 outside of one."""
+
+    def write(self, text: str) -> int:
+        """Write text without its secrets, and return the original length. A secret in two calls is not found."""
+        super().write(redact(self._outside_keys(text) if self._key_lines or BEGIN in text else text))
+        return len(text)
+
+    def _outside_keys(self, text: str) -> str:
+        kept = []
+        for line in text.splitlines(keepends=True):
+            if self._key_lines:
+                self._key_lines += line.endswith(("\n", "\r"))  # `print` writes the end of a line by itself
+                if END in line or self._key_lines > MAX_KEY_LINES:
+                    self._key_lines = 0
+                continue
+            begins = BEGIN in line and KEY in line
+            self._key_lines = 1 if begins and END not in line else 0
+            kept.append(f"{MARK}\n" if begins else line)
+        return "".join(kept)
+
+
+URLS_VARIABLE = "LLF_URLS"
+"""Environment variable with the full URLs, separated by spaces."""
+
+
+def split_url_secrets(values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    """Separate URL credentials from config values.
+
+    Args:
+        values: config values by key: strings, in which commas separate several, or lists of them.
+
+    Returns:
+        The changed values with redacted URLs, by key, and the full URLs for the environment.
+    """
+    changes: dict[str, object] = {}
+    whole: list[str] = []
+    for key, value in values.items():
+        parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+        texts = [one.strip() for part in parts if isinstance(part, str) for one in part.split(",")]
+        found = [one for one in texts if "://" in one and _without_secrets(one) != one]
+        if found:
+            whole += found
+            redacted = [
+                ",".join(map(_without_secrets, one.split(","))) if isinstance(one, str) else one for one in parts
+            ]
+            changes[key] = redacted[0] if isinstance(value, str) else redacted
+    return changes, whole
+
+
+def restore_url(address: str) -> str:
+    """Return the first full URL that matches a redacted one.
+
+    Args:
+        address: URL as stored in the run; one without `***` is returned unchanged.
+
+    Raises:
+        LookupError: the environment variable `LLF_URLS` does not contain it; the text is a sentence for the user.
+    """
+    if MARK not in address:
+        return address
+    for one in os.environ.get(URLS_VARIABLE, "").split():
+        if _without_secrets(one) == address:
+            return one
+    raise LookupError(_missing_message(address))
+
+
+def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, str], what: str) -> dict[str, str]:
+    """Find redacted URLs in a config whose credentials are missing: by key, a sentence about the first one.
+
+    Args:
+        values: config values by key: strings, in which commas separate several, or lists of them.
+        what: verb for the message, for example `resume`.
+    """
+    known = {_without_secrets(one) for one in environment.get(URLS_VARIABLE, "").split()}
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+        texts = [one.strip() for part in parts if isinstance(part, str) for one in part.split(",")]
+        lacking = [one for one in texts if "://" in one and MARK in one and one not in known]
+        if lacking:
+            found[key] = _missing_message(lacking[0], what)
+    return found
+
+
+def _without_secrets(text: str) -> str:
+    return redact(text, named=False)
+
+
+def _missing_message(address: str, what: str = "resume") -> str:
+    return (
+        f"{address} was given with a password or a key, which is not stored with the run. Set the environment variable "
+        f"{URLS_VARIABLE} to the whole address (several with blanks between them), then {what}."
+    )

@@ -1,4 +1,4 @@
-"""Patterns of secrets: names they are stored under, and formats of keys that services issue."""
+"""Patterns of secrets: formats of keys that services issue, and what stands behind a name in code or a header."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ SECRET_NAMES = re.compile(
     r"|(?:auth|access|refresh|bearer|api|hub|session|id)_?tokens?)$",
     re.IGNORECASE,
 )
+
 POSSIBLE_SECRET_NAMES = re.compile(
     r"(?:^|_)(?:keys?|tokens?|auth|authorization|bearer|pass|pin|cookies?|sessions?|session_id|sig|signature|jwt|pat|dsn"
     r"|salt|webhook)$",
     re.IGNORECASE,
 )
 """Names of values that are secret only if the value looks random."""
+
 PUBLIC_NAMES = re.compile(
     r"(?:^|_)(?:hash|hashes|sha|sha1|sha256|sha512|md5|digest|checksum|commit|revision|uuid|guid|fingerprint|etag|alphabet"
     r"|chars|charset|letters|digits)(?:$|_)",
     re.IGNORECASE,
 )
 """Names of values that look random but are public, such as hashes."""
+
 VARIABLE = re.compile(
     r"(?:^|_)(?:TOKENS?|KEYS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION|APIKEYS?|JWT|PAT)(?:_|$)"
     r"|(?:TOKEN|SECRET|PASSWORD|PASSWD|APIKEY)$|_(?:PWD|PASS|AUTH)$"
 )
+
 PARAMETER = (
     r"(?:[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|signature|credentials?)|sig|key|auth|authorization|pwd|pass|jwt"
     r"|policy|x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id)"
@@ -57,6 +61,7 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("AGE-SECRET-KEY-1", "[A-Z0-9]{20,}"),
 )  # fmt: skip
 """Prefixes of keys that well-known services issue, and the pattern that follows."""
+
 SERVICE_KEYS: tuple[tuple[str, str], ...] = (
     (
         "PRIVATE KEY",
@@ -73,13 +78,17 @@ Compiled only when their substring occurs, for the start time of a command.
 """
 compiled = cache(re.compile)
 _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
+
 _USER = r"[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))"
 """User name of a URL, and the colon that no port follows."""
+
 _CHARACTER = r"(?:[^\s'\"<>@\\]|\\u[0-9a-f]{4})"
 """A character of a password; JSON escapes some of them."""
+
 _ESCAPED = r"(?:(?!:\\/\\/)[^\s'\"<>@])"
 """A character of a password where each slash is written with a backslash; not the beginning of the next URL."""
 _NEXT_URL = r"[,;|][a-z][a-z0-9+.-]*://"
+
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
     for marks, pattern in (
@@ -136,3 +145,94 @@ EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tupl
 def split_words(name: str) -> str:
     """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)
+
+
+_NAME = (
+    r"(?<![A-Za-z0-9])(?:api[_-]?key|(?:secret[_-]?)?access[_-]?key|secret[_-]?key|private[_-]?key|account[_-]?key"
+    r"|auth[_-]?key|(?:client[_-]?)?secret|passw(?:or)?d|passphrase|pwd|credential"
+    r"|(?:auth|access|refresh|bearer|api|hub|hf|session|security)[_-]?token)"
+)
+
+_PUBLIC = r"(?!\*\*\*|[<{\[`]|\$[A-Z_{(])"
+"""No secret: one that was replaced, a placeholder, or the name of a variable."""
+_SCHEME = r"(?:bearer|basic|token|api-?key|key|digest|negotiate|oauth|hawk|signature|aws4-hmac-sha256)"
+
+_FIELD = r"[\w-]+=\\?\"?[^\s,'\"\\]*\\?\"?"
+"""A part of a header with several, such as `Signature=…`."""
+
+_DIGIT_WITHIN = 256
+"""Characters of a value that are searched for a digit, which a word does not have; limited to stay linear."""
+_QUOTE = r"\\?[\"']"
+
+_NAME_MARKS = (
+    *("key", "Key", "KEY", "ecret", "ECRET", "assw", "ASSW", "assphrase", "ASSPHRASE", "pwd", "PWD", "Pwd"),
+    *("oken", "OKEN", "redential", "REDENTIAL"),
+)
+
+NAMED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
+    (marks, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for marks, pattern in (
+        # "password": "…", password='…'
+        (
+            (_NAME_MARKS, (":", "="), ("'", '"')),
+            (
+                rf"{_NAME}s?[\"']?[ \t]*[:=][ \t]*b?(?P<quote>[\"']){_PUBLIC}"
+                r"(?P<secret>(?:\\[^\r\n]|(?!(?P=quote))[^\r\n\\]){1,4096})"
+            ),
+        ),
+        # the same in JSON that is a string of JSON
+        (
+            (_NAME_MARKS, (":", "="), ('\\"', "\\'")),
+            rf"{_NAME}s?(?:\\[\"'])?[ \t]*[:=][ \t]*\\[\"']{_PUBLIC}(?P<secret>[^\"'\\\r\n]+)",
+        ),
+        # api_key: …, API_KEY = …; a digit tells it from a word
+        (
+            (_NAME_MARKS, (":", "=")),
+            (
+                rf"{_NAME}[ \t]*[:=][ \t]*{_PUBLIC}"
+                rf"(?P<secret>(?=[^\s'\";,&\\<>]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\";,&\\<>]{{6,}})"
+            ),
+        ),
+        # a line of YAML that is nothing else
+        (
+            (_NAME_MARKS, (":",)),
+            (
+                r"^[ \t]*(?:-[ \t]+)?(?:[A-Za-z0-9]+[_-])*?(?:api[_-]?key|secret[_-]?key|access[_-]?key|passw(?:or)?d"
+                rf"|passphrase|pwd)[ \t]*:[ \t]+(?!null|none|true|false){_PUBLIC}"
+                r"(?P<secret>[^\s'\"#&,;\\]{6,})(?=[ \t]*$|[ \t]+#)"
+            ),
+        ),
+        # --api-key …, --password=…
+        (
+            (("--",), _NAME_MARKS),
+            (
+                r"(?<![\w-])--(?:[A-Za-z0-9]+[_-])*?(?:api[_-]?key|(?:secret|access|private|auth)[_-]?key|secret"
+                rf"|passw(?:or)?d|passphrase|pwd|token)(?:=|[ \t]+){_QUOTE}?(?!-){_PUBLIC}"
+                rf"(?P<secret>(?=[^\s'\"\\]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\"\\]{{4,}})"
+            ),
+        ),
+        # Authorization: SCHEME …
+        (
+            (("uthorization", "UTHORIZATION"),),
+            (
+                rf"(?<![A-Za-z0-9])authorization(?:{_QUOTE})?[ \t]*[:=,][ \t]*b?(?:{_QUOTE})?{_SCHEME}[ \t]+(?!\*\*\*)"
+                rf"(?P<secret>{_FIELD}(?:,[ \t]*{_FIELD})*|[^\s'\"\\]{{6,}})"
+            ),
+        ),
+        (
+            (("uthorization", "UTHORIZATION"),),
+            (
+                rf"(?<![A-Za-z0-9])authorization(?:{_QUOTE})?[ \t]*[:=,][ \t]*b?(?:{_QUOTE})?(?!{_SCHEME}\b){_PUBLIC}"
+                rf"(?P<secret>(?=[^\s'\"\\]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\"\\]{{6,}})"
+            ),
+        ),
+        (
+            (("ookie", "OOKIE"), ("=",)),
+            (
+                rf"(?<![A-Za-z0-9])cookie(?:{_QUOTE})?[ \t]*:[ \t]*b?(?:{_QUOTE})?(?!\*\*\*)"
+                r"(?P<secret>[\w.-]+=[^\r\n\"'\\]+)"
+            ),
+        ),
+    )
+)
+"""Substrings of which one per group must occur, and the pattern, whose group `secret` is replaced."""

@@ -20,8 +20,8 @@ from llf_core.runs.control import REQUEST_TYPES
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.folder import find_run, run_ids
 from llf_core.runs.jsonl import records
+from llf_core.runs.listing import shown_status
 from llf_core.runs.run_text import table
-from llf_core.runs.shown_status import shown_status
 from llf_core.untrusted import REQUEST_BYTES, NotPlainError, UnreadableError, json_value, open_file, read_bytes
 from llf_core.user_error import UserError
 

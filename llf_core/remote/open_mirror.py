@@ -13,8 +13,8 @@ from llf_core.remote.address import AddressError, Host, parse_address
 from llf_core.remote.on_host import digests
 from llf_core.remote.ssh import RemoteError, ask, sftp
 from llf_core.runs import RunFolder, read_status
+from llf_core.runs.archive import replace_folder
 from llf_core.runs.folder import home_folder
-from llf_core.runs.moving import replace_folder
 from llf_core.untrusted import json_value
 
 RESULT_SECONDS = 600.0  # for the host to read its result; chosen by hand

@@ -15,8 +15,7 @@ from llf_core.rewards.call_reward import (
     unscored_message,
 )
 from llf_core.rewards.decorator import REWARDS, reward
-from llf_core.rewards.load import load_rewards
-from llf_core.rewards.stored_functions import replace_code, reward_names, reward_sources
+from llf_core.rewards.load import load_rewards, replace_code, reward_names, reward_sources
 
 __all__ = [
     "BUILT_IN",

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llf_core.rewards.signature import COMPLETION_PARAMETERS, PARAMETERS
+from llf_core.rewards.decorator import COMPLETION_PARAMETERS, PARAMETERS
 from llf_core.user_error import UserError
-from llf_core.user_functions.function_kind import Signature
-from llf_core.user_functions.results import number_or_none, raised, shown
+from llf_core.user_functions.function_kind import Signature, number_or_none, raised, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.rewards.decorator import RewardFunction
 
 LARGEST = (2 - 2**-23) * 2.0**127
 """Largest number of float32, in which trainers compute with rewards."""

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.signature import PARAMETERS
-from llf_core.user_functions.function_kind import FunctionKind, registers_functions
+from llf_core.user_functions.function_kind import FunctionKind, Parameters, registers_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.user_functions.function_kind import UserFunction
 
+
+RewardFunction: TypeAlias = "UserFunction"
+"""Scores a response; called with arguments by parameter name."""
 Function = TypeVar("Function", bound="RewardFunction")
-
-REWARDS = FunctionKind("reward", "reward_functions", PARAMETERS, BUILT_IN.__contains__)
 
 
 @overload
 def reward(function: Function) -> Function: ...
+
+
 @overload
 def reward(*, name: str | None = None) -> Callable[[Function], Function]: ...
+
+
 @registers_functions
 def reward(function: RewardFunction | None = None, *, name: str | None = None) -> object:
     """Register a function from a cell as a reward function that runs find by its name.
@@ -61,3 +65,20 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
         return function
 
     return record if function is None else record(function)
+
+
+COMPLETION_PARAMETERS = ("prompt", "answer", "expected", "messages", "tokens", "row")
+"""Parameter names with a fixed meaning; columns with these names are available in `row`."""
+
+TRAINER_PARAMETERS = ("trainer_state", "log_extra", "log_metric")
+"""Parameters that TRL's trainers pass about themselves."""
+BATCH_PARAMETERS = ("prompts", "completions", "completion_ids", *TRAINER_PARAMETERS)
+
+PARAMETERS = Parameters(
+    "reward function",
+    COMPLETION_PARAMETERS,
+    BATCH_PARAMETERS,
+    "parameters by name, `answer` among them: def f(prompt, answer, **row) for one answer, or def f(prompts, "
+    "completions, **columns) for lists",
+)
+REWARDS = FunctionKind("reward", "reward_functions", PARAMETERS, BUILT_IN.__contains__)

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
         restore_run,
     )
     from llf_core.runs.checkpoints import Checkpoints
-    from llf_core.runs.control import Inbox, Request, send_request
+    from llf_core.runs.config_file import read_meta, update_env, update_meta
+    from llf_core.runs.control import Inbox, Request, kill_run, send_request
     from llf_core.runs.creation import create_run
     from llf_core.runs.curves import decimate
     from llf_core.runs.folder import RunFolder, home, open_run
-    from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
-    from llf_core.runs.meta import read_meta, update_env, update_meta
     from llf_core.runs.metric_columns import Columns
     from llf_core.runs.reader import RunReader
     from llf_core.runs.run_index import active_runs, list_runs
@@ -50,11 +49,11 @@ _LAZY = {
     "Status": ".status",
     "home": ".folder",
     "open_run": ".folder",
-    "read_meta": ".meta",
+    "read_meta": ".config_file",
     "read_status": ".status",
     "send_request": ".control",
-    "update_env": ".meta",
-    "update_meta": ".meta",
+    "update_env": ".config_file",
+    "update_meta": ".config_file",
     "DeletedRun": ".bin",
     "Columns": ".metric_columns",
     "RemovedItems": ".bin",
@@ -70,7 +69,7 @@ _LAZY = {
     "delete_run": ".bin",
     "folder_bytes": ".bin",
     "free_bytes": ".listing",
-    "kill_run": ".kill",
+    "kill_run": ".control",
     "list_runs": ".run_index",
     "remove_from_bin": ".bin",
     "restore_run": ".bin",

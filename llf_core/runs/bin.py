@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.archive import move
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home_folder, open_run, run_ids
-from llf_core.runs.listing import Row, read_row
-from llf_core.runs.moving import move
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import Row, read_row, shown_status
 from llf_core.runs.status import BrokenRunError, read_status
 from llf_core.runs.uploads import unused_uploads
 from llf_core.untrusted import UnreadableError, is_folder

@@ -12,8 +12,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
+from llf_core.runs.jsonl import reach
 from llf_core.untrusted import (
     SYSTEM_ERRORS,
     UnreadableError,

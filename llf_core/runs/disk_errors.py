@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs.checkpoints import Checkpoints, recoverable_message
-from llf_core.runs.event_fields import is_count
 from llf_core.runs.formatting import size
-from llf_core.runs.jsonl import MAX_NEW_BYTES, records
+from llf_core.runs.jsonl import MAX_NEW_BYTES, is_count, records
 from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:

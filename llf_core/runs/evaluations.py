@@ -2,22 +2,36 @@
 
 A result is a folder `evaluations/<id>/` of a run, or `$LLF_HOME/evaluations/<key of the model>/<id>/` for a model
 without a run. `EvaluationWriter` writes them.
+
+Writes the result of an evaluation, which becomes visible only once complete.
+
+Verdicts of a judge and votes of a person on the answers of two models: files beside the result of the second one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 import re
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar, cast, get_args
 
-from llf_core.runs.event_fields import is_count
+from llf_core.redaction import redact_nested
+from llf_core.redaction.file_modes import folder_mode, make_private
+from llf_core.runs.files import json_bytes, replace_file, sync_folder
 from llf_core.runs.folder import RunFolder, home_folder
-from llf_core.runs.jsonl import as_number, records
-from llf_core.untrusted import NotPlainError, UnreadableError, json_value, list_folder, read_bytes
+from llf_core.runs.jsonl import append, as_number, encode, is_count, reach, records
+from llf_core.untrusted import NotPlainError, UnreadableError, create_file, json_value, list_folder, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 VERSION = 1
@@ -81,6 +95,11 @@ class EvaluatedData:
     fingerprint: str = ""
     examples: int = 0
     unusable: int = 0
+
+
+def settings_key(settings: Mapping[str, object]) -> str:
+    """Identify the settings of an evaluation: the first 16 hex digits of the SHA-256 of their JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -367,3 +386,251 @@ def _count(given: dict[str, Any], name: str) -> int:
     if not is_count(value):
         raise _DamagedError(f"{name} is not a number of at least 0")
     return int(value)
+
+
+ABANDONED_SECONDS = 86_400.0
+"""Seconds without a write after which an incomplete result is removed."""
+
+
+class EvaluationWriter:
+    """Writes a result of a run or model (`model_evaluations`) under a hidden name, and renames it when complete.
+
+    Leaving the `with` block without `finish` removes it. The next writer removes results of killed processes.
+    """
+
+    def __init__(
+        self, place: RunFolder | Path, target: EvaluatedTarget, data: EvaluatedData, settings: Mapping[str, Any]
+    ) -> None:
+        self._place = place.evaluations if isinstance(place, RunFolder) else place
+        self._target, self._data, self._settings = target, data, settings
+        self._new = self._place / f".new-{os.getpid()}-{secrets.token_hex(4)}"
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        mode = folder_mode()
+        with suppress(FileExistsError):
+            self._place.mkdir(parents=True)
+        list_folder(self._place)  # behind a link no reader would find the result
+        _remove_abandoned(self._place)
+        self._new.mkdir(mode=0o777 if mode is None else mode)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # the disk is full: the folder is removed
+                file.close()
+        shutil.rmtree(self._new, ignore_errors=True)
+
+    def example(self, one: ExampleResult) -> None:
+        """Write an example."""
+        self._write(EXAMPLES, one.json())
+
+    def token_losses(self, one: TokenLosses) -> None:
+        """Write the token losses of an example to a separate file, since most readers do not need them."""
+        self._write(TOKEN_LOSSES, one.json())
+
+    def finish(self, metrics: Sequence[MetricValue], seconds: float, tokens: int) -> EvaluationResult:
+        """Write the summary, flush all files and make the result visible; see `EvaluationResult` for the arguments."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        now = time.time()
+        id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(4)  # noqa: A001 - as the attribute
+        made = datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")
+        target = self._place / id
+        result = EvaluationResult(
+            id,
+            made,
+            self._target,
+            self._data,
+            self._settings,
+            settings_key(self._settings),
+            tuple(metrics),
+            seconds,
+            tokens,
+            target,
+        )
+        replace_file(self._new / SUMMARY, json_bytes(result.json()), sync=True)
+        _publish(self._new, target)
+        return read_result(target)
+
+    def _write(self, name: str, record: Mapping[str, object]) -> None:
+        if name not in self._files:
+            self._files[name] = os.fdopen(create_file(self._new / name, os.O_WRONLY | os.O_EXCL), "wb")
+        self._files[name].write(encode(redact_nested(dict(record))))
+        reach("result.line")
+
+
+def copy_result(result: EvaluationResult, place: RunFolder | Path, target: EvaluatedTarget) -> EvaluationResult:
+    """Copy a result of the same weights to another run or model, with its own target, without verdicts and votes."""
+    with EvaluationWriter(place, target, result.data, result.settings) as writer:
+        new = writer._new  # noqa: SLF001 - of this module
+        for name in (EXAMPLES, TOKEN_LOSSES):
+            if (result.folder / name).is_file():
+                shutil.copyfile(result.folder / name, new / name, follow_symlinks=False)
+        copied = new.parent / f"{result.id[:-8]}{secrets.token_hex(4)}"
+        replace_file(new / SUMMARY, json_bytes(replace(result, id=copied.name, target=target).json()), sync=True)
+        make_private(new)
+        _publish(new, copied)
+    return read_result(copied)
+
+
+def _publish(new: Path, target: Path) -> None:
+    reach("result.written")
+    new.rename(target)
+    sync_folder(target.parent)
+    reach("result.renamed")
+
+
+def _remove_abandoned(place: Path) -> None:
+    for entry in place.glob(".new-*"):
+        with suppress(OSError):  # removed meanwhile
+            if max(one.lstat().st_mtime for one in (entry, *entry.iterdir())) < time.time() - ABANDONED_SECONDS:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+VERDICTS = "verdicts.jsonl"
+
+Outcome = Literal["win", "tie", "lose"]
+"""Whether the second model's answer is better than, as good as, or worse than the first model's."""
+VOTES = "votes.jsonl"
+Vote = Literal["win", "tie", "lose"]
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """A judge's verdict on a pair of answers.
+
+    Attributes:
+        source: data set of the example.
+        pair: equal for the same two answers to the same prompt.
+        judge: key of the judge, equal for the same model with the same rubric.
+        orders: the outcome for each order of the answers, the first model's first; None where the reply had no
+            verdict. Empty for equal answers, which are not sent to the judge.
+        replies: the replies, or why there is none.
+        base: `EvaluatedTarget.weights` of the first model; empty if unknown.
+    """
+
+    source: str
+    index: int
+    pair: str
+    judge: str
+    name: str
+    orders: tuple[Outcome | None, ...] = ()
+    replies: tuple[str, ...] = ()
+    base: str = ""
+    base_name: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """`ExampleResult.key` of the example."""
+        return self.source, self.index
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the verdict changes with the order of the answers (position bias)."""
+        return len(set(self.orders)) > 1 and None not in self.orders
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The verdict on the second model; None if a reply had none. A tie if it is flipped, and for equal answers."""
+        if None in self.orders:
+            return None
+        return "tie" if self.flipped or not self.orders else self.orders[0]
+
+
+def pair_key(base: ExampleResult, tuned: ExampleResult) -> str:
+    """Identify a prompt, the expected answer and two answers: the first 16 hex digits of their SHA-256."""
+    what = repr([list(base.prompt), base.reference, base.answer, tuned.answer])
+    return hashlib.sha256(what.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
+    """Append a verdict to the result of the second model."""
+    append(
+        result.folder / VERDICTS,
+        {
+            "source": verdict.source,
+            "index": verdict.index,
+            "pair": verdict.pair,
+            "judge": verdict.judge,
+            "name": verdict.name,
+            "orders": list(verdict.orders),
+            "replies": list(verdict.replies),
+            "base": verdict.base,
+            "base_name": verdict.base_name,
+            "time": time.time(),
+        },
+    )
+
+
+def verdicts_of(
+    result: EvaluationResult, pairs: Sequence[tuple[ExampleResult, ExampleResult]]
+) -> dict[str, dict[tuple[str, int], JudgedPair]]:
+    """Read the last verdict on each example by its key, for each judge, in the order of their last verdict.
+
+    Invalid lines, and verdicts on other answers than those of `pairs` (base, tuned), are left out.
+    """
+    found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
+    if not (result.folder / VERDICTS).exists():
+        return found
+    known = {tuned.key: pair_key(base, tuned) for base, tuned in pairs}
+    for line in records(result.folder / VERDICTS):
+        one = _read(line)
+        if one is not None and known.get(one.key) == one.pair:
+            verdicts = found[one.judge] = found.pop(one.judge, {})
+            verdicts[one.key] = one
+    return found
+
+
+def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
+    """The last verdict on each example for each judge and base, in the order of their first verdict."""
+    found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
+    for line in records(result.folder / VERDICTS):
+        if (one := _read(line)) is not None:
+            found.setdefault((one.judge, one.base), {})[one.key] = one
+    return [list(each.values()) for each in found.values()]
+
+
+def _read(line: dict[str, object]) -> JudgedPair | None:
+    texts = [line.get(name) for name in ("source", "pair", "judge", "name")]
+    index, orders, replies = line.get("index"), line.get("orders"), line.get("replies")
+    if not all(isinstance(one, str) for one in texts) or not isinstance(index, int) or not isinstance(orders, list):
+        return None
+    if len(orders) not in {0, 2} or not all(one is None or one in get_args(Outcome) for one in orders):
+        return None
+    source, pair, judge, name = (str(one) for one in texts)
+    said = tuple(str(one) for one in replies) if isinstance(replies, list) else ()
+    base, base_name = (str(line.get(key, "")) for key in ("base", "base_name"))
+    outcomes = tuple(cast("list[Outcome | None]", orders))
+    return JudgedPair(source, index, pair, judge, name, outcomes, said, base, base_name)
+
+
+def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, int], vote: Vote | None) -> None:
+    """Store a vote; it replaces an earlier one on the same example with the same base. None withdraws it.
+
+    Raises:
+        ValueError: `vote` is unknown.
+    """
+    if vote is not None and vote not in get_args(Vote):
+        raise ValueError(f"{vote!r} is no vote. Expected win, tie or lose.")
+    record = {"source": key[0], "index": key[1], "base": base.target.weights, "vote": vote, "time": time.time()}
+    append(result.folder / VOTES, record)
+
+
+def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str, int], Vote]:
+    """Read the last vote on each example of a result compared with `base`, by `ExampleResult.key`.
+
+    Invalid lines are skipped; an unknown vote withdraws the earlier ones on its example.
+    """
+    found: dict[tuple[str, int], Vote] = {}
+    for one in records(result.folder / VOTES):
+        source, index, vote = one.get("source"), one.get("index"), one.get("vote")
+        if not isinstance(source, str) or not isinstance(index, int) or one.get("base") != base.target.weights:
+            continue
+        if isinstance(vote, str) and vote in get_args(Vote):
+            found[source, index] = cast("Vote", vote)
+        else:
+            found.pop((source, index), None)
+    return found

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.event_fields import is_count
-from llf_core.runs.jsonl import append, records
+from llf_core.runs.jsonl import append, is_count, records
 from llf_core.untrusted import leads_to_folder
 
 if TYPE_CHECKING:

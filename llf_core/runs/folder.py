@@ -8,13 +8,15 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llf_core.untrusted import is_folder, leads_to_folder
+from llf_core.runs.jsonl import is_count
+from llf_core.untrusted import is_folder, leads_to_file, leads_to_folder, read_object_or_empty
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
 
 LONGEST_ID = 128
 """Maximum characters of a run id; chosen by hand, half of what a file name may have."""
@@ -321,3 +323,31 @@ def short_id(run_id: str, known: Sequence[str]) -> str:
         if not any(one.endswith(run_id[-length:]) for one in same):
             return f"{stamp}{ELLIPSIS}{run_id[-length:]}"
     return run_id
+
+
+RESULT = "generated_predictions.jsonl"
+"""LLaMA-Factory's name of the result: `{"prompt", "predict", "label"}` for each record, in the order of the data."""
+
+STATE = "generated_predictions.json"
+"""Settings of the predictions, and whether they are finished."""
+RESULTS = "predict_results.json"
+PREFIX = "predict_"
+SAMPLES = f"{PREFIX}samples"
+
+
+@dataclass(frozen=True)
+class FinishedPredictions:
+    """Number of records of finished predictions, and of those without an error, once they are scored."""
+
+    records: int
+    predicted: int | None
+
+
+def finished_predictions(folder: Path) -> FinishedPredictions | None:
+    """The numbers of finished predictions in a folder; None if any are missing, or `STATE` is damaged."""
+    state = read_object_or_empty(folder / STATE)
+    records: Any = state.get("total")
+    if state.get("finished") is not True or not is_count(records) or not leads_to_file(folder / RESULT):
+        return None
+    predicted: Any = read_object_or_empty(folder / RESULTS).get(SAMPLES)
+    return FinishedPredictions(records, predicted if is_count(predicted) and predicted <= records else None)

@@ -14,9 +14,8 @@ from llf_core.config.evaluation_keys import function_name
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import snapshots
 from llf_core.config.paths import expanded, is_there
-from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
-from llf_core.runs.trust import allow, is_allowed, is_signed
+from llf_core.runs.trust import TooMuchCodeError, allow, is_allowed, is_signed, python_files, read_code
 from llf_core.untrusted import NotPlainError, json_value, leads_to_file, leads_to_folder, read_object_or_empty
 from llf_core.user_error import BAD_CONFIG, UserError
 

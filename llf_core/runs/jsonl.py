@@ -1,6 +1,14 @@
 """JSON Lines: one `os.write` per appended record, incremental reading.
 
 Non-finite numbers are written as `"NaN"`, `"Infinity"` or `"-Infinity"`; `as_number` converts them back.
+
+Validation of event fields on reading, so that an invalid field of a damaged or newer file breaks no view.
+
+Fault injection: kills the process at a named write, so that tests prove that no data is lost.
+
+`LLF_FAULT=<point>:<n>` ends the process with SIGKILL the n-th time (from 1) it reaches `point`. A point is named after
+the file and the operation, for example `status.written` (the new file exists under its temporary name) or
+`complete.renamed`. `<point>:<n>@<program>` restricts it to processes of one program, for example `supervisor_process`.
 """
 
 from __future__ import annotations
@@ -9,23 +17,28 @@ import errno
 import json
 import math
 import os
+import signal
+import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction import redact_nested
-from llf_core.runs.fault_points import reach
+from llf_core.runs.formatting import strip_bidi
 from llf_core.untrusted import NotPlainError, create_file, json_value, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
 CHUNK = 8 << 20
+
 MAX_LINE_BYTES = 16 << 20
 """Maximum length of a line. A record of a step with 1,000,000 examples is shorter."""
+
 MAX_SEARCH_BYTES = 256 << 20
 """Maximum bytes searched for the end of an overlong line."""
+
 MAX_NEW_BYTES = 32 << 20
 """Maximum bytes of new events or samples per read; of more, only the end is read."""
 PIECE = 1 << 20
@@ -244,3 +257,75 @@ def _next_data(descriptor: int, offset: int, size: int) -> int:
     except OSError as error:
         # ENXIO: only a hole is left; other errors: the file system does not support it.
         return size if error.errno == errno.ENXIO else offset
+
+
+LATEST = 2.0**37
+"""Upper limit of a timestamp in Unix seconds (the year 6325)."""
+
+LARGEST = 2**53
+"""Upper limit of integers, which JavaScript represents exactly below it (`Number.MAX_SAFE_INTEGER` + 1)."""
+
+LARGEST_ATTEMPT = 2**31
+"""Upper limit of an attempt, so that arrays hold it in 32 bits."""
+
+
+def is_timestamp(value: object) -> bool:
+    """Whether a value is a time in Unix seconds from 0 to below `LATEST`, from which Python can make a date."""
+    number = None if isinstance(value, str) else as_number(value)
+    return number is not None and 0 <= number < LATEST
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is an integer from 0 to below 2^53: a count, a step or an attempt number."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    number = None if isinstance(value, str) else as_number(value)
+    return number is not None and math.isfinite(number)
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+CHECKS: dict[str, Callable[[object], bool]] = {
+    "time": is_timestamp,
+    "attempt": is_count,
+    "step": is_count,
+    "from_step": is_count,
+    "parameters": is_count,
+    "trainable": is_count,
+    "bytes": is_finite_number,
+    "largest": is_finite_number,
+    "args": _is(dict),
+    "changes": _is(dict),
+    "values": _is(dict),
+    "cancels": _is(list),
+    "message": _is(str),
+}
+"""Validity check by field name, for all types of events."""
+
+
+def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
+    """Return the event without invalid fields, and its top-level strings without bidirectional controls."""
+    good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
+    return {name: strip_bidi(value) if isinstance(value, str) else value for name, value in good}
+
+
+_left: dict[str, int] = {}
+
+if "LLF_FAULT" in os.environ:
+    _where, _, _program = os.environ["LLF_FAULT"].partition("@")
+    _point, _, _count = _where.partition(":")
+    if _program in {"", Path(sys.argv[0]).stem}:
+        _left[_point] = int(_count or 1)
+
+
+def reach(point: str) -> None:
+    """Mark a point between two writes. Kills the process if `LLF_FAULT` names this point; only tests set it."""
+    if point in _left:
+        _left[point] -= 1
+        if _left[point] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)

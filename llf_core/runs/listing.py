@@ -1,7 +1,8 @@
-"""Runs as listed, read from three small files each."""
+"""Runs as listed, in the same words in all views, read from three small files each."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,27 +11,32 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.config.sections import STRATEGIES
 from llf_core.redaction import redact, redact_nested
-from llf_core.runs.checkpoints import has_weights
-from llf_core.runs.description import PLACE_KEYS, place_text
+from llf_core.runs.charts import EVAL_PREFIX, key_values
+from llf_core.runs.checkpoints import has_weights, recoverable_message
+from llf_core.runs.config_file import read_meta, run_config
+from llf_core.runs.disk_errors import failure_message, is_unwritable
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home_folder
+from llf_core.runs.formatting import strip_bidi
 from llf_core.runs.jsonl import spell_non_finite
-from llf_core.runs.latest_metrics import CurveSummary, curve_summary, evaluated
-from llf_core.runs.meta import read_meta
-from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
-from llf_core.runs.pace import Pace, read_pace, remaining
-from llf_core.runs.plain_text import strip_bidi
-from llf_core.runs.shown_status import shown_status
-from llf_core.runs.status import BrokenRunError
+from llf_core.runs.pace import CurveSummary, Pace, curve_summary, evaluated, last_logged_step, read_pace, remaining
+from llf_core.runs.parameter_grid import parameter_grid
+from llf_core.runs.status import BrokenRunError, effective_status, is_never_started, kept_reason, read_status
 from llf_core.untrusted import NotPlainError, open_file
-from llf_core.untrusted.plain_yaml import yaml_value
+from llf_core.untrusted.plain_json import yaml_value
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from llf_core.config import RunConfig
+    from llf_core.runs.status import Status
+
 CONFIG_HEAD = 32 * 1024  # bytes
+PLACE_KEYS = ("launch", "launch_target", "num_processes", "num_nodes", "strategy")
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type", *PLACE_KEYS)
 _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 
@@ -225,3 +231,87 @@ def free_bytes(given: Path | str | None = None) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def place_text(config: Mapping[str, object], mirror: Mapping[str, object] | None) -> str:
+    """Where a run runs and in how many processes: `box, 2 processes (DDP)`; empty for one process of this machine."""
+    launch, target = str(config.get("launch") or "local"), config.get("launch_target")
+    each, machines = _number(config.get("num_processes")), _number(config.get("num_nodes"))
+    parts = []
+    if mirror is not None:
+        parts.append(str(mirror.get("host")))
+    elif launch not in {"local", "torchrun"}:
+        parts.append(f"{launch} {target}" if target else launch)
+    if machines > 1:
+        parts.append(f"{machines} machines")
+    if each * machines > 1:
+        strategy = str(config.get("strategy") or "ddp")
+        label = STRATEGIES[strategy].label if strategy in STRATEGIES else strategy
+        parts.append(f"{each * machines} processes ({label})")
+    return ", ".join(parts)
+
+
+def _number(value: object) -> int:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 1  # noqa: PLR2004 - at most 1,024
+
+
+def trained_json(
+    folder: RunFolder, event: Mapping[str, object] | None, config: RunConfig | None = None
+) -> dict[str, Any]:
+    """What a run trains, as JSON, from its config and last event `model`.
+
+    Returns:
+        `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if unknown;
+        `servers` also for a run that has ended without a result or a checkpoint.
+    """
+    from llf_core.config.adapter_servers import named_type, servers_of_run
+
+    found = event or {}
+    try:
+        servers = (
+            None
+            if effective_status(read_status(folder)).has_ended and not has_weights(folder)
+            else servers_of_run(
+                config or run_config(folder), folder.output, folder.home, named_type(found.get("model_type"))
+            )
+        )
+    except UserError:  # a config that is no longer valid is no reason not to show the run
+        servers = None
+    return {
+        "grid": parameter_grid(found.get("map"), found.get("parameters"), found.get("trainable")),
+        "servers": None if servers is None else servers.json(),
+    }
+
+
+def last_model_event(events: Iterable[Mapping[str, object]]) -> Mapping[str, Any] | None:
+    """The last event `model` among some."""
+    return next((event for event in reversed(list(events)) if event.get("type") == "model"), None)
+
+
+def shown_status(folder: RunFolder) -> Status:
+    """The status of a run as views show it.
+
+    A run that waits in the queue is `queued`. A lost run has the reason kept by `final_status`, or a sentence with its
+    last step and what can be recovered.
+    """
+    status = effective_status(read_status(folder))
+    if status.mirror is not None:  # what its host says
+        return status
+    if is_never_started(folder, status):
+        status = dataclasses.replace(status, state="lost")
+    if status.state == "created" and folder.queue.exists():
+        return dataclasses.replace(status, state="queued")
+    if status.state != "lost":
+        return status
+    step = last_logged_step(folder, status)
+    at = f"at step {step} of {status.total}" if status.total else "before the first step"
+    reason = kept_reason(folder, status.attempt) or _why_lost(folder, at)
+    return dataclasses.replace(status, step=step, reason=reason)
+
+
+def _why_lost(folder: RunFolder, at: str) -> str:
+    gone = f"The run's processes exited without a final status, {at}."
+    return (
+        " ".join([gone, *failure_message(folder)]) if is_unwritable(folder) else f"{gone} {recoverable_message(folder)}"
+    )

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from llf_core.runs.event_fields import LARGEST, LARGEST_ATTEMPT, is_count
-from llf_core.runs.jsonl import as_number, parse
+from llf_core.runs.jsonl import LARGEST, LARGEST_ATTEMPT, as_number, is_count, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.event_fields import is_count
+from llf_core.runs.jsonl import is_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from llf_core.redaction.streams import RedactedStream
+from llf_core.redaction.redact_text import RedactedStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

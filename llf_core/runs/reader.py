@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction import redact
-from llf_core.runs.event_fields import valid_fields
-from llf_core.runs.jsonl import MAX_NEW_BYTES, Tail, as_number, parse
-from llf_core.runs.meta import read_meta
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.config_file import read_meta
+from llf_core.runs.jsonl import MAX_NEW_BYTES, Tail, as_number, parse, valid_fields
+from llf_core.runs.listing import shown_status
 from llf_core.untrusted import read_end
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from llf_core.install_command import install_command
 from llf_core.redaction import redact
 from llf_core.runs.archive import FILES, FOLDERS, MOST_FILES, NEEDED, is_of_run
 from llf_core.runs.checkpoints import Checkpoints
-from llf_core.runs.fault_points import reach
 from llf_core.runs.folder import RUN_ID, RunFolder
+from llf_core.runs.jsonl import reach
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.states import FINAL
 from llf_core.runs.status import SILENCE_SECONDS, read_status

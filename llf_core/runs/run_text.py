@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llf_core.config.adapter_servers import server_lines
 from llf_core.config.number_format import exact
 from llf_core.runs import formatting
+from llf_core.runs.charts import lowercase_label
 from llf_core.runs.folder import short_id
 from llf_core.runs.formatting import DAY, HOUR, MINUTE, number
-from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:

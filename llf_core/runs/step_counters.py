@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.change_journal import check_changes
+from llf_core.runs.control import check_changes
 from llf_core.untrusted import HISTORY_BYTES, NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.user_error import BAD_CONFIG, UserError
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Unpack
 from llf_core.redaction import redact_nested
 from llf_core.runs import status as statuses
 from llf_core.runs.files import DISK_FULL
-from llf_core.runs.final_status import keep_reason
 from llf_core.runs.jsonl import Appender
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.states import FINAL
-from llf_core.runs.status import HEARTBEAT_SECONDS, give_back_reserve
+from llf_core.runs.status import HEARTBEAT_SECONDS, give_back_reserve, keep_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

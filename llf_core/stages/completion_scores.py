@@ -12,7 +12,7 @@ from llf_core.data import DataError
 from llf_core.data.validation_split import prompts_of
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards
 from llf_core.rewards.call_reward import LARGEST
-from llf_core.rewards.signature import TRAINER_PARAMETERS
+from llf_core.rewards.decorator import TRAINER_PARAMETERS
 from llf_core.stages.base.context import StopTraining
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs import home
-from llf_core.runs.lock import shared_lock
+from llf_core.runs.files import shared_lock
 from llf_core.runs.phases import ProgressEvents
 from llf_core.stages.reference_policy import (
     ReferencePolicy,

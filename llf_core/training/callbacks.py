@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llf_core.data.conversation import Conversation
     from llf_core.methods.method import Method
     from llf_core.metrics import Metric
-    from llf_core.metrics.measure import Numbers
+    from llf_core.metrics.base_metric import Numbers
     from llf_core.runs import Checkpoints, RunFolder, RunWriter
     from llf_core.runs.phases import Phase
     from llf_core.stages.base.context import TrainingContext

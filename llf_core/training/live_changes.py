@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import stage_of
-from llf_core.runs.change_journal import Change, check_changes, read_changes
+from llf_core.runs.control import Change, check_changes, read_changes
 from llf_core.runs.formatting import rate as written
 from llf_core.runs.step_counters import read_counters, step_of
 

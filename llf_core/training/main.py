@@ -14,8 +14,8 @@ from llf_core.install_command import install_command
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
+from llf_core.runs.control import AGENT_VARIABLE
 from llf_core.runs.disk_errors import failure_message, is_disk_error
-from llf_core.runs.kill import AGENT_VARIABLE
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.process_log import exit_with, tolerate_a_full_log
 from llf_core.untrusted import leads_to_file

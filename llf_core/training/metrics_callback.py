@@ -19,9 +19,9 @@ from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
 from llf_core.models.memory import memory_in_use
 from llf_core.runs import Checkpoints, Inbox, RunReader
+from llf_core.runs.charts import key_values, lowercase_label
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
-from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.stages.base.loop import inner_optimizer
 from llf_core.stages.base.ranks import (

@@ -21,9 +21,9 @@ from llf_core.config.name_checks.output_folder import (
     walk,
 )
 from llf_core.config.paths import expanded
+from llf_core.runs.archive import check_free_space, replace_folder
 from llf_core.runs.disk_errors import command_message, is_disk_error
 from llf_core.runs.files import json_bytes, replace_file, sync_folder
-from llf_core.runs.moving import check_free_space, replace_folder
 from llf_core.untrusted import read_object_or_empty
 from llf_core.user_error import UserError
 

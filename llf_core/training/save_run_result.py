@@ -10,7 +10,7 @@ import numpy as np
 
 from llf_core.config.registry import stage_of
 from llf_core.config.rules.evaluation import evaluation_sets, of_set
-from llf_core.metrics.likelihood import perplexity
+from llf_core.metrics.base_metric import perplexity
 from llf_core.models import save_output
 from llf_core.models.checksums import write_checksums
 from llf_core.models.model_source import ModelSource, resolve_trust_remote_code

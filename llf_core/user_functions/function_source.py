@@ -1,4 +1,4 @@
-"""Extracts the source of a notebook function with its dependencies as a standalone module."""
+"""The source of a notebook function with what it depends on, as a module, a run's file or a cell."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ import re
 import subprocess
 import symtable
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from keyword import iskeyword
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.option import split_names
+from llf_core.config.rule import ConfigError, Problem
 from llf_core.redaction.source_scan import ALLOW_COMMENT, secret_kind, secrets_in
+from llf_core.runs.config_file import read_config
+from llf_core.untrusted import leads_to_file, read_text, real_path
 from llf_core.user_error import UserError
 from llf_core.user_functions.function_kind import DECORATORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from llf_core.user_functions.function_kind import UserFunction
+    from llf_core.runs import RunFolder
+    from llf_core.user_functions.function_kind import FunctionKind, UserFunction
+
 
 MAX_LITERAL = 1_000_000
 """Maximum length of the source text of a constant."""
@@ -349,3 +359,198 @@ def _plain_import(name: str, wanted: str) -> str:
 def _who(users: tuple[str, ...]) -> str:
     noun, first, *others = users
     return f"The {noun} {first}" + (f" (in {others[-1]})" if others else "")
+
+
+def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) -> dict[str, str]:
+    """Source of each function with its dependencies, with failures as problems of the config.
+
+    Raises:
+        ConfigError: the source of one cannot be extracted.
+    """
+    found = {}
+    for name, function in functions.items():
+        try:
+            found[name] = source_of(function, kind.noun, name)
+        except SourceError as error:
+            raise ConfigError((Problem("invalid", kind.key, name, str(error)),)) from error
+    return found
+
+
+def write_code(folder: Path, code: Mapping[str, str]) -> None:
+    """Write modules to a run's `code/`, one file `NAME.py` each."""
+    for name, text in code.items():
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, str]:
+    """Sources of a run's reward functions and metrics by name; one function may be both.
+
+    Raises:
+        ConfigError: a reward function and a metric with the same name differ.
+    """
+    for name, text in metrics.items():
+        if rewards.get(name, text) != text:
+            message = f"A reward function and a metric are named {name}, and differ. Expected different names."
+            raise ConfigError((Problem("invalid", "metrics", name, message),))
+    return {**metrics, **rewards}
+
+
+class StoredFunctionError(Exception):
+    """A stored function cannot be loaded. The message says why, without its final full stop."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+def load_stored_function(path: Path) -> UserFunction:
+    """Execute a file `code/NAME.py` and return its function `NAME`.
+
+    It is not imported: Python could use stale bytecode of a source that was corrected within the same second.
+
+    Raises:
+        StoredFunctionError: the file is missing, cannot be executed, or defines no such function.
+    """
+    if not leads_to_file(path):
+        raise StoredFunctionError(f"there is no {path.name} in {path.parent}", missing=True)
+    module = ModuleType(f"llf_function_{path.stem}")
+    try:
+        exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StoredFunctionError(f"{path} cannot be run: {cause.rstrip('.')}") from error
+    function = getattr(module, path.stem, None)
+    if not callable(function):
+        raise StoredFunctionError(f"{path} defines no function {path.stem}")
+    return function  # type: ignore[no-any-return]  # it is callable
+
+
+def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFunction]:
+    """Execute a Python file and return the functions that it registers, such as for `llf train --rewards FILE`.
+
+    Raises:
+        ValueError: the file cannot be read or run, or has no function under the decorator.
+    """
+    before = dict(kind.registered)
+    run_file(path, kind)
+    found = [function for called, function in kind.registered.items() if before.get(called) is not function]
+    if not found:
+        raise ValueError(
+            f"{path} has no {kind.noun}. Expected a function under @{kind.decorator} (from "
+            f"llf_core.{kind.decorator}s import {kind.decorator})."
+        )
+    return found
+
+
+def run_file(path: Path, kind: FunctionKind) -> ModuleType:
+    """Execute a Python file of the user in this process, which registers its functions; it can import from its folder.
+
+    Its module stays in `sys.modules`, also after an error, under a name that hides no other one.
+
+    Raises:
+        ValueError: the file is missing, is not named like a Python file, or raises an error.
+    """
+    # Not the file's own name, by which another process could import another module.
+    name = f"llf_{kind.decorator}s_of_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not leads_to_file(path):
+        raise ValueError(f"{path} cannot be read. Expected a Python file, such as {kind.decorator}s.py.")
+    module = sys.modules[name] = module_from_spec(spec)
+    folder = str(real_path(path).parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be run: {cause}.") from error
+    finally:
+        with suppress(ValueError):  # the file may have removed it
+            sys.path.remove(folder)
+    return module
+
+
+OURS = "import llf_widgets as llf"
+
+
+def definition_cell(folder: RunFolder) -> str:
+    """Source of a notebook cell that defines the functions that a run stores; empty if it stores none.
+
+    A module whose names conflict with another one is wrapped in a function.
+
+    Raises:
+        ValueError: a stored module cannot be parsed, or its name is not an identifier.
+    """
+    paths = sorted(folder.code.glob("*.py"))
+    if not paths:
+        return ""
+    texts = {path.stem: read_text(path, root=folder.path).removeprefix(HEAD).strip("\n") for path in paths}
+    for name, text in texts.items():
+        if not name.isidentifier() or iskeyword(name):
+            raise ValueError(f"code/{name}.py of {folder.id} has a name that no function has. Expected an identifier.")
+        try:
+            ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"code/{name}.py of {folder.id} is not Python: {error}.") from None
+    bound = {name: _bound(text) for name, text in texts.items()}
+    given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
+    values = read_config(folder.config)
+    metrics = {one.rpartition(":")[2] for one in _named(values.get("metrics"))}
+    rewards = _named(values.get("reward_functions"))
+
+    def decorators(name: str) -> list[str]:
+        own = ["metric"] if name in metrics else []
+        return [*own, "reward"] if name in rewards or not own else own
+
+    parts = [HEAD, OURS]
+    known = _bound(OURS)
+    for name, text in texts.items():
+        own = bound[name]
+        agree = all(known.get(one, meaning) == meaning for one, meaning in own.items())
+        if agree and not any(own.keys() & names for other, names in given.items() if other != name):
+            known |= own
+            parts.append(f"{text}\n\n\n{_registered(name, decorators(name), name)}")
+        else:
+            alone = f"_{name}_alone"
+            parts.append(f"{_scope(alone, name, text)}\n\n\n{_registered(name, decorators(name), f'{alone}()')}")
+    return "\n\n".join(parts) + "\n\n"
+
+
+def _named(value: object) -> set[str]:
+    """Names in a value of a config that was not validated."""
+    names = split_names(value)
+    return {one for one in names if isinstance(one, str)} if isinstance(names, tuple) else set()
+
+
+def _registered(name: str, decorators: Sequence[str], function: str) -> str:
+    for decorator in decorators:
+        function = f'llf.{decorator}(name="{name}")({function})'
+    return function
+
+
+def _bound(text: str) -> dict[str, str]:
+    """The names that a module binds, with the code that binds them."""
+    found: dict[str, str] = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                of = getattr(statement, "module", None)
+                found |= {(one.asname or one.name).partition(".")[0]: f"{of}.{one.name}" for one in names}
+            case ast.FunctionDef(name=name):
+                found[name] = ast.dump(statement)
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found[name] = ast.dump(statement)
+    return found
+
+
+def _read(text: str) -> set[str]:
+    return {one.id for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+
+
+def _scope(called: str, name: str, text: str) -> str:
+    """A function that returns the object `name` of a module."""
+    found = ast.parse(f"def {called}():\n    return {name}")
+    (function,) = found.body
+    assert isinstance(function, ast.FunctionDef)  # noqa: S101 - for the type checker
+    function.body = [*ast.parse(text).body, *function.body]
+    return ast.unparse(found)

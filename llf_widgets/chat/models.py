@@ -14,7 +14,7 @@ from llf_core.config.number_format import with_unit
 from llf_core.runs import Checkpoints, open_run, send_request
 from llf_core.runs import home as environment_home
 from llf_core.runs.formatting import size
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import shown_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

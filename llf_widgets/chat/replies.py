@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.chat.kept_examples import DEFAULT, KINDS, Kind
 from llf_core.chat.request import Failed, Finished, Piece, Started, ToolCallPiece
 from llf_core.config.number_format import with_unit
-from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.formatting import duration
+from llf_core.runs.jsonl import is_count, is_finite_number
 
 if TYPE_CHECKING:
     from llf_core.chat.conversation import ChatMessage

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.picture import question_content
-from llf_core.runs.event_fields import is_count
+from llf_core.runs.jsonl import is_count
 from llf_widgets.chat.pictures import picture_keys, pictures_of
 from llf_widgets.chat.replies import reply_json
 

@@ -14,7 +14,7 @@ from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.picture import MAX_BYTES, PictureError
 from llf_core.config.number_format import with_unit
 from llf_core.runs import Checkpoints, open_run
-from llf_core.runs.plain_text import strip_bidi
+from llf_core.runs.formatting import strip_bidi
 from llf_core.untrusted import visible
 from llf_core.user_error import UserError
 from llf_widgets.chat.keeping import keep, undo

@@ -11,13 +11,9 @@ import numpy as np
 
 from llf_core.config.number_format import with_unit
 from llf_core.evaluation.judge.win_rate import stored_win_rates
-from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY
+from llf_core.metrics.base_metric import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY
 from llf_core.runs import folder_bytes
-from llf_core.runs.change_journal import read_changes
-from llf_core.runs.curves import label
-from llf_core.runs.evaluations import MetricValue, results_of
-from llf_core.runs.formatting import amount_text
-from llf_core.runs.metric_catalog import (
+from llf_core.runs.charts import (
     BY_SET,
     EVAL_PREFIX,
     KeyMetric,
@@ -27,7 +23,10 @@ from llf_core.runs.metric_catalog import (
     metric_named,
     primary_metric,
 )
-from llf_core.runs.summary_numbers import highest, last_finite, median
+from llf_core.runs.control import read_changes
+from llf_core.runs.curves import highest, label, last_finite, median
+from llf_core.runs.evaluations import MetricValue, results_of
+from llf_core.runs.formatting import amount_text
 from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_at
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.ranking import RankedMetric, ranked_metric

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.charts import Chart
+from llf_core.runs.charts import EVAL_PREFIX, Chart, logged_charts, lowercase_label, primary_metric
 from llf_core.runs.curves import label as smoothing_label
-from llf_core.runs.metric_catalog import EVAL_PREFIX, logged_charts, lowercase_label, primary_metric
-from llf_core.runs.summary_numbers import line
+from llf_core.runs.curves import line
 from llf_widgets.compare.labels import middle
 from llf_widgets.compare.run_group import common_steps
 from llf_widgets.monitor import formatting

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.summary_numbers import line
+from llf_core.runs.curves import line
 from llf_widgets.compare.labels import labels
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import ipywidgets as widgets
 import traitlets
 
 from llf_core.runs import FINAL
-from llf_core.runs.metric_catalog import primary_metric
+from llf_core.runs.charts import primary_metric
+from llf_core.runs.curves import window_of
 from llf_core.runs.run_index import RunIndex
-from llf_core.runs.summary_numbers import window_of
 from llf_core.untrusted import replace_surrogates
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.labels import MAX_LENGTH, middle

@@ -18,8 +18,7 @@ from llf_core.evaluation.comparison import (
 from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.evaluation.report import data_text, label_text
 from llf_core.metrics.wilson_interval import wilson_interval
-from llf_core.runs.evaluation_verdicts import verdicts_of, votes_of
-from llf_core.runs.evaluations import examples_of
+from llf_core.runs.evaluations import examples_of, verdicts_of, votes_of
 from llf_core.runs.formatting import amount_text, share
 from llf_core.untrusted import visible
 from llf_widgets.cell_output import plain_table
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
-    from llf_core.runs.evaluation_verdicts import JudgedPair, Vote
-    from llf_core.runs.evaluations import EvaluationResult, MetricValue
+    from llf_core.runs.evaluations import EvaluationResult, JudgedPair, MetricValue, Vote
 
 PAGE = 10
 ORDERS = {"changed": "Most changed first", "worst": "Worst first", "data": "In the order of the data"}

@@ -11,8 +11,7 @@ import traitlets
 from llf_core.evaluation.evaluate import evaluate, home_path, with_base
 from llf_core.evaluation.judge.judge import judge_of
 from llf_core.evaluation.request import MAX_NEW_TOKENS
-from llf_core.runs.evaluation_verdicts import add_vote
-from llf_core.runs.evaluations import token_losses_of
+from llf_core.runs.evaluations import add_vote, token_losses_of
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.user_error import UserError
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, summary_html, summary_text, votes_text

@@ -6,9 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.runs.formatting import duration, fixed, number, size
+from llf_core.runs.formatting import duration, fixed, number, size, strip_bidi, strip_bidi_nested
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.plain_text import strip_bidi, strip_bidi_nested
 from llf_core.untrusted import visible
 from llf_widgets.cell_output import plain_table
 

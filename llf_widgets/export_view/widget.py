@@ -10,7 +10,7 @@ from llf_core.export.exports import export
 from llf_core.export.receipt import FailedReceiptError
 from llf_core.export.request import ExportError
 from llf_core.runs.foreign_code import UntrustedCodeError
-from llf_core.runs.plain_text import strip_bidi
+from llf_core.runs.formatting import strip_bidi
 from llf_core.user_error import UserError
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json, summary_html, summary_text
 from llf_widgets.foreign_code import allow_code

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.launch.cell_rows import to_table, write_rows
+from llf_core.launch.start import to_table, write_rows
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 

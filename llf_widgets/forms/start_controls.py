@@ -122,7 +122,7 @@ def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[st
 MODULES = (
     "llf_core.launch.start",
     "llf_core.rewards",
-    "llf_core.rewards.stored_functions",
+    "llf_core.rewards.load",
     "llf_widgets.monitor.widget",
 )
 

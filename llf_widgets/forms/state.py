@@ -14,7 +14,7 @@ from llf_core.config.key_aliases import translate
 from llf_core.config.read_config import read
 from llf_core.data.precheck import FORMAT_KEYS, demo_for_stage
 from llf_core.data.template_facts import own_template_of
-from llf_core.launch.cell_rows import RowsError
+from llf_core.launch.start import RowsError
 from llf_core.model_catalog import find_model
 from llf_core.runs.folder import home
 from llf_core.runs.uploads import mark_used

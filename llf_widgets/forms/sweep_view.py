@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 
-from llf_core.runs.metric_catalog import lowercase_label
+from llf_core.runs.charts import lowercase_label
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.compare.widget import ENDED, MAX_RUNS, POLL_SECONDS, Compare
 from llf_widgets.forms.form_widget import FormWidget

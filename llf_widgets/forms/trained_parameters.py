@@ -8,8 +8,8 @@ import traitlets
 from llf_core.config.adapter_servers import servers_of_config
 from llf_core.config.trained_keys import trained_keys
 from llf_core.runs import home
+from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.runs.parameter_grid import parameter_grid
-from llf_core.runs.plain_text import strip_bidi_nested
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.json_command import JsonCommand
 from llf_widgets.forms.messages import Message, messages_json

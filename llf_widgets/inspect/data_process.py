@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
+from llf_core.runs.formatting import without_escapes
 from llf_core.runs.jsonl import encode
-from llf_core.runs.plain_text import without_escapes
 from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:

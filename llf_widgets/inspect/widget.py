@@ -11,7 +11,7 @@ import traitlets
 
 from llf_core.config import RunConfig
 from llf_core.config.number_format import with_unit
-from llf_core.launch.cell_rows import write_rows
+from llf_core.launch.start import write_rows
 from llf_core.user_error import UserError
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import SavedView

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.change_journal import parse_change
-from llf_core.runs.charts import LOW
-from llf_core.runs.formatting import rate
-from llf_core.runs.metric_catalog import (
+from llf_core.runs.charts import (
     COUNTERS,
     EVAL_PREFIX,
+    LOW,
     LoggedChart,
     bottom_charts,
     logged_charts,
     primary_metric,
 )
+from llf_core.runs.control import parse_change
+from llf_core.runs.formatting import rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,8 +15,7 @@ from llf_widgets.plotting.plotly_layout import Axes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llf_core.runs.charts import Chart, Place
-    from llf_core.runs.metric_catalog import LoggedChart
+    from llf_core.runs.charts import Chart, LoggedChart, Place
     from llf_widgets.monitor.chart_data import ChartData
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.runs.change_journal import ActiveChanges
-from llf_core.runs.metric_catalog import EVAL_PREFIX, held_out_label, key_metrics, lowercase_label
-from llf_core.runs.plain_text import without_escapes
+from llf_core.runs.charts import EVAL_PREFIX, held_out_label, key_metrics, lowercase_label
+from llf_core.runs.control import ActiveChanges
+from llf_core.runs.formatting import without_escapes
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.key_numbers import forecast_line
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.curves import label
-from llf_core.runs.event_fields import is_finite_number
-from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
-from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
+from llf_core.runs.charts import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
+from llf_core.runs.curves import best, first, highest, label, last, last_finite, line, median
+from llf_core.runs.jsonl import is_finite_number
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.snapshot import Number
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from llf_core.runs.summary_numbers import Series
+    from llf_core.runs.curves import Series
 
     Smoothed = Mapping[str, np.ndarray]
     Event = Mapping[str, object]

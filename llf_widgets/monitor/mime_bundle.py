@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.metric_catalog import EVAL_PREFIX, held_out_label, lowercase_label
-from llf_core.runs.plain_text import strip_bidi
+from llf_core.runs.charts import EVAL_PREFIX, held_out_label, lowercase_label
+from llf_core.runs.formatting import strip_bidi
 from llf_core.untrusted import visible
 from llf_widgets.home import home_hash, run_folder
 from llf_widgets.monitor import formatting
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
-    from llf_core.runs.metric_catalog import LoggedChart
+    from llf_core.runs.charts import LoggedChart
     from llf_widgets.monitor.chart_data import ChartData
     from llf_widgets.monitor.completions import Completion
     from llf_widgets.monitor.snapshot import RunSnapshot

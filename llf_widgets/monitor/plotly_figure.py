@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import charts
+from llf_core.runs.charts import EVAL_PREFIX, lowercase_label
 from llf_core.runs.curves import label as smoothing_label
-from llf_core.runs.metric_catalog import EVAL_PREFIX, lowercase_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
 from llf_widgets.monitor.chart_grid import chart_grid
@@ -46,8 +46,7 @@ from llf_widgets.plotting.plotly_layout import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llf_core.runs.charts import Form, Place
-    from llf_core.runs.metric_catalog import LoggedChart
+    from llf_core.runs.charts import Form, LoggedChart, Place
     from llf_widgets.monitor.chart_data import ChartData, Line
     from llf_widgets.monitor.chart_grid import ChartGrid, PlacedChart
     from llf_widgets.plotting.plotly_layout import Axes

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.runs import summary_numbers
-from llf_core.runs.metric_catalog import (
+from llf_core.runs import curves
+from llf_core.runs.charts import (
     EVAL_PREFIX,
     KeyMetric,
     declared_directions,
@@ -64,11 +64,11 @@ class RankedMetric:
 
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:
         """Step and value of the best finite validation value; of the last one if the metric has no direction."""
-        return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name, self.declared)
+        return curves.best(tracker.series, EVAL_PREFIX + self.metric.name, self.declared)
 
     def last(self, tracker: RunTracker) -> float | None:
         """The last training value, possibly NaN; None if it was never logged."""
-        return summary_numbers.last(tracker.series, self.metric.name)
+        return curves.last(tracker.series, self.metric.name)
 
     def value(self, tracker: RunTracker) -> float | None:
         """The value by which a run is ranked; None if unknown or not finite."""

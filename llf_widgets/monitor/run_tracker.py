@@ -13,14 +13,13 @@ import numpy as np
 from llf_core.launch.queue import QueuePosition
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
-from llf_core.runs.event_fields import is_count, is_finite_number
-from llf_core.runs.jsonl import as_number
+from llf_core.runs.curves import smoothed, window_of
+from llf_core.runs.folder import RESULT, RESULTS, finished_predictions
+from llf_core.runs.jsonl import as_number, is_count, is_finite_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, newest_step, seconds_per_step
 from llf_core.runs.phases import is_after_training
-from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
 from llf_core.runs.states import LIVE_STATES
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
 from llf_core.untrusted.files import SYSTEM_ERRORS
 from llf_widgets.home import display_path

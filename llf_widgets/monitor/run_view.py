@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.description import trained_json
-from llf_core.runs.plain_text import strip_bidi_nested
+from llf_core.runs.formatting import strip_bidi_nested
+from llf_core.runs.listing import trained_json
 from llf_widgets.home import display_path
 from llf_widgets.monitor.event_log import log_lines
 from llf_widgets.monitor.plotly_figure import figure_json

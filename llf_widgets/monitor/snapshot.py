@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.runs.description import place_text
+from llf_core.runs.listing import place_text
 from llf_core.runs.pace import remaining
 from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.runs.prediction_files import FinishedPredictions
+    from llf_core.runs.folder import FinishedPredictions
 
 STEERABLE = ("starting", "running", "stopping")
 PREDICTIONS = "predictions"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
-from llf_core.runs.change_journal import check_changes
+from llf_core.runs.control import check_changes
 from llf_core.runs.findings import advice, is_active
+from llf_core.runs.folder import RESULTS
 from llf_core.runs.phases import work_after_steps
-from llf_core.runs.prediction_files import RESULTS
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.snapshot import PREDICTIONS
 

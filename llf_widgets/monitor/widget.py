@@ -11,8 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from llf_core.runs import FINAL, home
-from llf_core.runs.change_journal import check_changes
-from llf_core.runs.control import REQUEST_TYPES
+from llf_core.runs.control import REQUEST_TYPES, check_changes
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
 from llf_widgets.examples import Examples
 from llf_widgets.front_end import ClosedByHand, FrontEnd, close_descendants
@@ -301,7 +300,7 @@ class MonitorView(FrontEnd):
     charts = traitlets.Dict(help="`figure`, `points` and `left_out`").tag(sync=True)
     answers: traitlets.List[dict[str, object]] = traitlets.List(help="What `SampleAnswers.view` makes").tag(sync=True)
     completions = traitlets.Dict(help="What `Completions.view` makes").tag(sync=True)
-    trained = traitlets.Dict(help="What `llf_core.runs.description.trained_json` makes").tag(sync=True)
+    trained = traitlets.Dict(help="What `llf_core.runs.listing.trained_json` makes").tag(sync=True)
     events: traitlets.List[dict[str, object]] = traitlets.List(help="Rows of the event log, newest first").tag(
         sync=True
     )

@@ -6,8 +6,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import RunReader, kill_run, send_request
-from llf_core.runs.change_journal import check_changes
-from llf_core.runs.control import REQUEST_TYPES
+from llf_core.runs.control import REQUEST_TYPES, check_changes
 from llf_core.runs.states import LIVE_STATES
 from llf_core.untrusted import NotPlainError, json_value
 from llf_widgets.server.handler import RunsAPIHandler, os_error_text

@@ -15,8 +15,7 @@ from tornado.web import HTTPError, authenticated
 from llf_core.evaluation.judge.win_rate import stored_win_rates
 from llf_core.runs import folder_bytes
 from llf_core.runs.archive import files_below, zip_chunks
-from llf_core.runs.evaluation_verdicts import VERDICTS
-from llf_core.runs.evaluations import results_of
+from llf_core.runs.evaluations import VERDICTS, results_of
 from llf_core.runs.exports import exports_of
 from llf_core.runs.formatting import amount_text, share
 from llf_core.untrusted import UnreadableError, read_object_or_empty, real_path, visible

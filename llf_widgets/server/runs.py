@@ -13,22 +13,19 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.remote.address import AddressError, parse_address
 from llf_core.runs import Checkpoints, RunReader, decimate, update_meta
-from llf_core.runs.code_files import TooMuchCodeError
-from llf_core.runs.config_file import CachedConfig, formatted_config
-from llf_core.runs.description import trained_json
+from llf_core.runs.charts import EVAL_PREFIX, key_values, logged_charts, primary_metric
+from llf_core.runs.config_file import CachedConfig, StaleError, formatted_config
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.folder import run_ids
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
+from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.runs.jsonl import spell_non_finite
-from llf_core.runs.listing import read_row
-from llf_core.runs.meta import StaleError
-from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts, primary_metric
+from llf_core.runs.listing import read_row, trained_json
 from llf_core.runs.phases import work_after_steps
-from llf_core.runs.plain_text import strip_bidi_nested
-from llf_core.runs.run_index import QueryCancelledError
-from llf_core.runs.run_query import RunQuery
+from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.states import SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
+from llf_core.runs.trust import TooMuchCodeError
 from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 from llf_widgets.server.results import EvaluationList, exports_json

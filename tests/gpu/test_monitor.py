@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llf_core.runs import RunReader, read_status
-from llf_core.runs.metric_catalog import logged_charts
+from llf_core.runs.charts import logged_charts
 from llf_core.training.metrics_callback import GpuLoad
 
 NAMES = {"gpu/utilization", "gpu/memory", "gpu/temperature"}

@@ -10,7 +10,7 @@ from llf_core.config import RunConfig
 from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.runs import RunReader, create_run, read_status
 from llf_core.training.session import run_attempt
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from tests.core.stages.ppo.conftest import reward_adapter
 from tests.gpu.conftest import losses, resolved
 

@@ -9,9 +9,15 @@ import zipfile
 
 import pytest
 
-from llf_core.runs.evaluation_verdicts import VERDICTS, JudgedPair, add_verdict
-from llf_core.runs.evaluation_writer import EvaluationWriter
-from llf_core.runs.evaluations import VERSION, EvaluatedData, EvaluatedTarget
+from llf_core.runs.evaluations import (
+    VERDICTS,
+    VERSION,
+    EvaluatedData,
+    EvaluatedTarget,
+    EvaluationWriter,
+    JudgedPair,
+    add_verdict,
+)
 from llf_core.runs.exports import FILE, RecordedExport, record_export
 from llf_widgets.server.results import key_of
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from llf_core.runs.folder import RESULT
 from llf_core.runs.jsonl import records
-from llf_core.runs.prediction_files import RESULT
 from tests.ui.conftest import set_theme
 from tests.ui.test_monitor_survives import SESSION
 

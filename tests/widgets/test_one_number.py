@@ -8,7 +8,7 @@ import re
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.progress_line import ProgressLine as Progress
+from llf_core.launch.run import ProgressLine as Progress
 from llf_core.runs import RunReader, RunWriter, create_run, list_runs, status
 from llf_core.runs.curves import smooth
 from llf_core.runs.formatting import number, share

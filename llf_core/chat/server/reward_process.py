@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.request import Failed, read_event
-from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment
+from llf_core.launch.supervisor import signal_name
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE
 
 if TYPE_CHECKING:

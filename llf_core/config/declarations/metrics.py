@@ -9,7 +9,7 @@ EXACT_MATCH = MetricDeclaration(
     label="Exact match",
     summary="whether the answer equals the reference, apart from case, punctuation, articles and blanks",
     paper="arXiv 1606.05250",
-    implementation="llf_core.metrics.squad:ExactMatch",
+    implementation="llf_core.metrics.text_overlap:ExactMatch",
     unit="%",
 )
 
@@ -18,7 +18,7 @@ F1 = MetricDeclaration(
     label="F1",
     summary="F measure of the words in common with the reference, apart from case, punctuation and articles",
     paper="arXiv 1606.05250",
-    implementation="llf_core.metrics.squad:F1",
+    implementation="llf_core.metrics.text_overlap:F1",
     unit="%",
 )
 
@@ -27,7 +27,7 @@ BLEU = MetricDeclaration(
     label="BLEU",
     summary="precision of n-grams of 1 to 4 words over all answers, as sacrebleu computes it",
     paper="Papineni et al. 2002, aclanthology.org/P02-1040",
-    implementation="llf_core.metrics.bleu:Bleu",
+    implementation="llf_core.metrics.text_overlap:Bleu",
     unit="points",
 )
 
@@ -36,7 +36,7 @@ CHRF = MetricDeclaration(
     label="chrF",
     summary="F measure of n-grams of 1 to 6 characters over all answers, as sacrebleu computes it",
     paper="Popović 2015, aclanthology.org/W15-3049",
-    implementation="llf_core.metrics.chrf:ChrF",
+    implementation="llf_core.metrics.text_overlap:ChrF",
     unit="points",
 )
 PAPER = "Lin 2004, aclanthology.org/W04-1013"
@@ -48,7 +48,7 @@ def _declare(name: str, label: str, summary: str, implementation: str) -> Metric
         label=label,
         summary=summary,
         paper=PAPER,
-        implementation=f"llf_core.metrics.rouge:{implementation}",
+        implementation=f"llf_core.metrics.text_overlap:{implementation}",
         unit="%",
         group="rouge",
     )

@@ -30,8 +30,7 @@ from llf_core.models.errors import first_line
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs.config_file import run_config
-from llf_core.runs.evaluation_writer import EvaluationWriter
-from llf_core.runs.evaluations import EvaluatedData, ExampleResult, MetricValue
+from llf_core.runs.evaluations import EvaluatedData, EvaluationWriter, ExampleResult, MetricValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

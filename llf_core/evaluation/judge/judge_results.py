@@ -12,8 +12,7 @@ from llf_core.evaluation.comparison import comparable, pairs_of
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.examples import EvaluationExample
 from llf_core.evaluation.judge.judge import MAX_TOKENS, SCHEMA, Endpoint, question, read_verdict
-from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict, pair_key, verdicts_of
-from llf_core.runs.evaluations import examples_of, read_result
+from llf_core.runs.evaluations import JudgedPair, add_verdict, examples_of, pair_key, read_result, verdicts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from llf_core.evaluation.comparison import ExamplePair
     from llf_core.evaluation.judge.judge import Judge
     from llf_core.evaluation.worker_process import Progress
-    from llf_core.runs.evaluation_verdicts import Outcome
-    from llf_core.runs.evaluations import EvaluationResult
+    from llf_core.runs.evaluations import EvaluationResult, Outcome
 
 PARALLEL = 8
 """Pairs that an endpoint judges at the same time."""

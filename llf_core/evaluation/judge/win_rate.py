@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from llf_core.config.number_format import with_unit
 from llf_core.metrics.interval import interval
 from llf_core.metrics.paired import MIN_EXAMPLES, Verdict
-from llf_core.runs.evaluation_verdicts import stored_verdicts, verdicts_of
+from llf_core.runs.evaluations import stored_verdicts, verdicts_of
 from llf_core.runs.formatting import share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llf_core.evaluation.comparison import ExamplePair
-    from llf_core.runs.evaluation_verdicts import JudgedPair
-    from llf_core.runs.evaluations import EvaluationResult
+    from llf_core.runs.evaluations import EvaluationResult, JudgedPair
 
 POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 EVEN = 0.5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.metrics.likelihood import perplexity
+from llf_core.metrics.base_metric import perplexity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.did_you_mean import did_you_mean
 from llf_core.export.request import ExportError
 from llf_core.install_command import install_command
-from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment
+from llf_core.launch.supervisor import signal_name
 from llf_core.runs.formatting import duration
 from llf_core.untrusted import read_object_or_empty
 

@@ -15,11 +15,10 @@ from llf_core.launch.queue import enqueue
 from llf_core.launch.resume import resume
 from llf_core.runs import RunWriter, read_status, status
 from llf_core.runs.checkpoints import recoverable_message
-from llf_core.runs.control import pending_requests, remove_request
+from llf_core.runs.control import killed_reason, pending_requests, remove_request
 from llf_core.runs.files import open_to_append
-from llf_core.runs.kill import killed_reason
+from llf_core.runs.listing import shown_status
 from llf_core.runs.process import ProcessId
-from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from llf_core.launch.detach import mark_failed, start_supervisor
 from llf_core.launch.launchers.launcher import Launcher
 from llf_core.launch.local_process import rendezvous_of
 from llf_core.launch.queue import enqueue
-from llf_core.redaction.url_secrets import URLS_VARIABLE
+from llf_core.redaction.redact_text import URLS_VARIABLE
 from llf_core.runs import read_status, status, update_env
 from llf_core.runs.config_file import run_config
 

@@ -13,8 +13,8 @@ import llf_core
 from llf_core.launch.local_process import THREAD_VARIABLES
 from llf_core.runs import RunFolder, read_status
 from llf_core.runs.files import open_to_append
+from llf_core.runs.listing import shown_status
 from llf_core.runs.process import host
-from llf_core.runs.shown_status import shown_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

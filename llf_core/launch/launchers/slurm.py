@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from llf_core.launch.detach import environment_with_this_llf, mark_failed, start_supervisor
 from llf_core.launch.launchers.launcher import Launcher
 from llf_core.launch.queue import enqueue
-from llf_core.redaction.redact_text import is_secret_name
-from llf_core.redaction.url_secrets import URLS_VARIABLE
+from llf_core.redaction.redact_text import URLS_VARIABLE, is_secret_name
 from llf_core.runs import read_status, status, update_env
 from llf_core.runs.config_file import run_config
 from llf_core.untrusted import read_object_or_empty

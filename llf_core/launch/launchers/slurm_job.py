@@ -14,8 +14,8 @@ from llf_core.launch.resume import resume
 from llf_core.launch.supervisor import Supervisor
 from llf_core.runs import RunFolder, read_status, update_env
 from llf_core.runs.config_file import read_config
+from llf_core.runs.listing import shown_status
 from llf_core.runs.process_log import log_to_run, tolerate_a_full_log
-from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import SILENCE_SECONDS
 
 

@@ -17,7 +17,7 @@ from llf_core.launch.launchers.local import too_few_gpus
 from llf_core.launch.local_process import node_rank, rendezvous_of
 from llf_core.runs.config_file import read_config
 from llf_core.runs.folder import open_run, run_ids
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import shown_status
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import read_object_or_empty
 

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, unscored_message
-from llf_core.rewards.signature import TRAINER_PARAMETERS
+from llf_core.rewards.decorator import TRAINER_PARAMETERS
 from llf_core.stages.base.ranks import sum_over_ranks
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from llf_core.models.adapter_merging import merge_adapters
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.reward_model import apply_head
 from llf_core.models.reward_model_files import load_reward_model, reward_model_base
-from llf_core.redaction.url_secrets import restore_url
+from llf_core.redaction.redact_text import restore_url
 from llf_core.stages.base.context import StopTraining
 from llf_core.stages.completion_scores import Score, scoring_by_functions
 from llf_core.stages.ppo.batch import answer_batch
@@ -44,7 +44,7 @@ from llf_core.stages.reference_policy import (
     use_adapter,
 )
 from llf_core.untrusted.http_answer import BUSY, ask
-from llf_core.user_functions.results import as_float
+from llf_core.user_functions.function_kind import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -11,7 +11,7 @@ import numpy as np
 from llf_core.config.declarations.stages.ppo import PPOOptions
 from llf_core.stages.base.ranks import rank, world_size
 from llf_core.stages.base.stage import LossStage
-from llf_core.user_functions.results import as_float
+from llf_core.user_functions.function_kind import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import DataError
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs import create_run, status
-from llf_core.runs.prediction_files import RESULT, RESULTS, STATE
+from llf_core.runs.folder import RESULT, RESULTS, STATE
 from tests.tiny import picture_file, save_tiny_llava
 
 ROWS = [{"instruction": f"Say {'very ' * (7 * at % 5)}{at}.", "input": "", "output": f"It is {at}."} for at in range(9)]

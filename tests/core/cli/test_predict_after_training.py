@@ -11,8 +11,8 @@ from rouge_score import rouge_scorer
 from llf_core.config import RunConfig, validate
 from llf_core.launch import launch
 from llf_core.runs import RunReader
-from llf_core.runs.description import last_model_event
 from llf_core.runs.jsonl import records
+from llf_core.runs.listing import last_model_event
 
 ROWS = [
     {"instruction": f"Say {'very ' * (7 * at % 5)}{at}.", "input": "", "output": f"It is {at}."} for at in range(60)

@@ -282,7 +282,7 @@ def test_the_guide_tells_of_every_rule():
 
 def test_what_the_doctor_would_change_can_be_changed():
     from llf_core.config.field_specs import field
-    from llf_core.runs.change_journal import check_changes
+    from llf_core.runs.control import check_changes
 
     for series in PATHOLOGIES.values():
         for finding in found(vitals(series)).values():

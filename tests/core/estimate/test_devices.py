@@ -9,7 +9,7 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, device_speed, devices
 from llf_core.estimate.devices import default_threads, device_of, find_devices, precision_of, probe_file, probe_key
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import usable_cpus
 
 CPU = Device("cpu", "a CPU", 1, 1)
 

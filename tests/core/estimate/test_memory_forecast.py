@@ -31,7 +31,7 @@ from llf_core.estimate.memory_forecast import (
 )
 from llf_core.estimate.model_shapes import encoder
 from llf_core.estimate.model_sizes import new_token_parameters
-from llf_core.launch.cgroup import Cgroup
+from llf_core.launch.environment import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)
 STEP = TrainingPass(tokens=8, longest=4, width=2, autocast=True, rank=1)

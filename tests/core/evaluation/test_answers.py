@@ -14,7 +14,7 @@ from llf_core.evaluation.demo_report import side_by_side, stored_answers
 from llf_core.evaluation.run_losses import losses_in_child
 from llf_core.evaluation.worker_process import run_in_child
 from llf_core.launch import Run
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import usable_cpus
 from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
 from llf_core.untrusted import visible

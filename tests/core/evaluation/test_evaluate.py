@@ -22,7 +22,7 @@ from llf_core.evaluation.likelihood import batches
 from llf_core.evaluation.measure_targets import measure_targets, text_bytes, token_texts
 from llf_core.evaluation.request import VALIDATION, EvaluationRequest
 from llf_core.evaluation.worker_process import no_progress
-from llf_core.launch.cell_rows import RowsError
+from llf_core.launch.start import RowsError
 from llf_core.runs.evaluations import examples_of, results_of, token_losses_of
 from llf_core.user_error import UserError
 from tests.tiny import save_tiny_llava

@@ -28,8 +28,7 @@ from llf_core.evaluation.judge.judge import (
 )
 from llf_core.evaluation.judge.win_rate import win_rate_of
 from llf_core.evaluation.report import compare_with_first
-from llf_core.runs.evaluation_verdicts import VERDICTS, JudgedPair
-from llf_core.runs.evaluations import examples_of
+from llf_core.runs.evaluations import VERDICTS, JudgedPair, examples_of
 from tests.tiny import tiny_llama
 
 SECRET = "sk-this-is-the-key-0123456789"

@@ -15,7 +15,7 @@ from llf_core.evaluation.reward_preview import _notes, try_rewards
 from llf_core.rewards.reward_statistics import RewardedCompletion, reward_statistics
 from llf_core.runs import RunReader, create_run, list_runs
 from llf_core.training.reward_samples import sample_rewards
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from llf_widgets.reward_preview import DisplayedRewardPreview
 
 

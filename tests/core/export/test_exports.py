@@ -20,7 +20,7 @@ from llf_core.export.exports import bytes_of_size
 from llf_core.export.publish import HIDDEN, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import Receipt, ReceiptCheck, checksums_of_files, write_receipt
 from llf_core.export.source import bytes_of_weights, combine_adapters
-from llf_core.runs import moving
+from llf_core.runs import archive
 from tests.processes import killed_at_each_step
 
 
@@ -292,7 +292,7 @@ def whole_exports(box):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_an_export_that_is_killed_while_it_replaces_another_loses_neither(box, exchange, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(moving, "_exchange", lambda *_: False)
+        monkeypatch.setattr(archive, "_exchange", lambda *_: False)
 
     def replace():
         work = hidden_folder(box / "whole")

@@ -8,8 +8,8 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.launch.branch import branch, replay
 from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
-from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.control import read_changes
 from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 from tests.core.training.test_live_changes import at_steps, linear, rates

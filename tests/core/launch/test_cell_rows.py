@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.launch.cell_rows import RowsError, to_table, write_rows
+from llf_core.launch.start import RowsError, to_table, write_rows
 
 ROWS = [
     {"instruction": "Add 1 and 2.", "output": "3", "n": 1},

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from llf_core.launch.cgroup import Cgroup, usable_cpus
+from llf_core.launch.environment import Cgroup, usable_cpus
 
 
 @pytest.fixture

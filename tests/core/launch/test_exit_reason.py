@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from llf_core.launch.exit_reason import ProcessEnd, exit_reason
+from llf_core.launch.supervisor import ProcessEnd, exit_reason
 from llf_core.runs import Checkpoints, RunWriter, create_run, status
 
 

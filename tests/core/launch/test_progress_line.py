@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llf_core.launch.progress_line import ProgressLine
+from llf_core.launch.run import ProgressLine
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 
 

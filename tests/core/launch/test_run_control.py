@@ -132,7 +132,7 @@ def test_kill_of_a_run_that_ends_by_itself_at_that_moment(folder, monkeypatch):
     seen = iter([True])
     monkeypatch.setattr(ProcessId, "alive", lambda self: next(seen, False))
     monkeypatch.setattr(
-        "llf_core.runs.kill.killed_reason",
+        "llf_core.runs.control.killed_reason",
         lambda *_: status.update(folder, state="finished") and "Killed.",
     )
     status.update(folder, state="running", pid=gone.pid, started=1.0)
@@ -142,7 +142,7 @@ def test_kill_of_a_run_that_ends_by_itself_at_that_moment(folder, monkeypatch):
 
 
 def test_kill_on_another_machine_asks_there_and_says_where(folder, monkeypatch):
-    monkeypatch.setattr("llf_core.runs.kill.ELSEWHERE_SECONDS", 0.2)
+    monkeypatch.setattr("llf_core.runs.control.ELSEWHERE_SECONDS", 0.2)
     status.update(folder, state="running", host="ws-2", heartbeat=time.time(), **GONE)
     with pytest.raises(RuntimeError, match="ws-2"):
         Run(folder).kill()

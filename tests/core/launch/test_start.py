@@ -14,7 +14,7 @@ import yaml
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import attach, detach, launch, sweep
-from llf_core.launch.cell_rows import RowsError
+from llf_core.launch.start import RowsError
 from llf_core.runs import home, list_runs
 from tests.processes import wait_for_supervisor
 

@@ -251,7 +251,7 @@ def test_threads_are_those_of_the_first_attempt_and_the_users_stay(started, monk
     run = started("environment", *THREAD_VARIABLES, "TOKEN", env={"MKL_NUM_THREADS": "7", "TOKEN": "secret"})
     ended(run)
     told = ast.literal_eval(run.log().splitlines()[0])
-    from llf_core.launch.cgroup import usable_cpus
+    from llf_core.launch.environment import usable_cpus
 
     threads = str(usable_cpus())
     assert told == dict.fromkeys(THREAD_VARIABLES, threads) | {"MKL_NUM_THREADS": "7", "TOKEN": "secret"}

@@ -20,7 +20,7 @@ from llf_core.metrics import (
 )
 from llf_core.rewards import REWARDS, reward
 from llf_core.runs.foreign_code import code_of_run
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from llf_core.metrics import ScoredExample, bootstrap, load_metrics, score_answers
-from llf_core.metrics.bootstrap import expanded_percentiles, resampled_sums, student_quantile
-from llf_core.metrics.interval import Interval, interval
-from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY
-from llf_core.metrics.measure import Measure, mean_statistics, ratio
+from llf_core.metrics import ScoredExample, load_metrics, score_answers
+from llf_core.metrics import interval as interval_module
+from llf_core.metrics.base_metric import BITS_PER_BYTE, LOSS, PERPLEXITY, Measure, mean_statistics, ratio
+from llf_core.metrics.interval import Interval, expanded_percentiles, interval, resampled_sums, student_quantile
 from llf_core.metrics.paired import Difference, difference, exchange_p_value
 
 PERCENT = Measure("share", "Share", "%")
@@ -165,7 +164,7 @@ def test_perplexities_close_to_the_largest_float_are_compared_in_short_numbers()
 def test_drawing_how_often_each_score_occurs_is_drawing_examples(monkeypatch):
     scores = ([1.0] * 60 + [0.0] * 140, [1.0] * 75 + [0.0] * 125)
     found = difference(*scores, samples=100_000)
-    monkeypatch.setattr(bootstrap, "SAME_ENOUGH", 1000)
+    monkeypatch.setattr(interval_module, "SAME_ENOUGH", 1000)
     plain = difference(*scores, samples=100_000)
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.0051)  # one example
     assert found.smallest == pytest.approx(plain.smallest, rel=0.01)
@@ -174,7 +173,7 @@ def test_drawing_how_often_each_score_occurs_is_drawing_examples(monkeypatch):
 
 
 def test_corpus_bleu_of_each_sample_is_that_of_sacrebleu(monkeypatch):
-    monkeypatch.setattr(bootstrap, "SAME_ENOUGH", 1000)  # draws examples, also equal ones
+    monkeypatch.setattr(interval_module, "SAME_ENOUGH", 1000)  # draws examples, also equal ones
     references = [f"the number {place} is {'even' if place % 2 == 0 else 'odd'} and small" for place in range(30)]
     answers = [one.replace("small", "large") if place % 3 else one for place, one in enumerate(references)]
     (metric,) = load_metrics(["bleu"])

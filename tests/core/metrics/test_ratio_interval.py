@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from llf_core.metrics.base_metric import LOSS, TOKEN_ACCURACY
 from llf_core.metrics.interval import interval, ratio_interval, share_interval
-from llf_core.metrics.likelihood import LOSS, TOKEN_ACCURACY
 
 
 def test_values_worked_out_by_hand():

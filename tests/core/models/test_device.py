@@ -4,7 +4,7 @@ from importlib import metadata
 import pytest
 import torch
 
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import usable_cpus
 from llf_core.models import ModelError, device, plan_device
 
 

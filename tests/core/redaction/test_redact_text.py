@@ -15,9 +15,13 @@ from llf_core.data.data_file import full_url
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redact_nested
 from llf_core.redaction.file_modes import ModeError, file_mode, folder_mode, make_private
-from llf_core.redaction.redact_text import ENVIRONMENT_CACHE_SECONDS
-from llf_core.redaction.streams import RedactedStream
-from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
+from llf_core.redaction.redact_text import (
+    ENVIRONMENT_CACHE_SECONDS,
+    URLS_VARIABLE,
+    RedactedStream,
+    restore_url,
+    split_url_secrets,
+)
 from llf_core.runs import RunReader, RunWriter, create_run, read_meta, status, update_env
 from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.listing import read_row

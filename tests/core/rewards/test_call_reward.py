@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llf_core.rewards import Completion, Reward, RewardError
-from llf_core.rewards.signature import PARAMETERS
+from llf_core.rewards.decorator import PARAMETERS
 from llf_core.user_functions.function_kind import Signature
 
 if TYPE_CHECKING:

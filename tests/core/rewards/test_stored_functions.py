@@ -18,10 +18,9 @@ from llf_core.rewards import (
     reward,
     reward_sources,
 )
-from llf_core.rewards.stored_functions import reward_names
+from llf_core.rewards.load import reward_names
 from llf_core.runs import RunFolder, RunReader, status
-from llf_core.user_functions.definition_cell import definition_cell
-from llf_core.user_functions.function_files import functions_under_decorator
+from llf_core.user_functions.function_source import definition_cell, functions_under_decorator
 
 if TYPE_CHECKING:
     from pathlib import Path

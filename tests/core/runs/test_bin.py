@@ -24,8 +24,8 @@ from llf_core.runs import (
     restore_run,
     status,
 )
+from llf_core.runs.archive import move
 from llf_core.runs.files import locked
-from llf_core.runs.moving import move
 from llf_core.runs.process import ProcessId
 
 

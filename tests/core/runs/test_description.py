@@ -3,8 +3,7 @@
 import pytest
 
 from llf_core.runs import create_run, status
-from llf_core.runs.description import place_text
-from llf_core.runs.listing import read_row
+from llf_core.runs.listing import place_text, read_row
 from llf_widgets.monitor.snapshot import describe_run
 
 TWO = {"num_processes": 2, "strategy": "ddp"}

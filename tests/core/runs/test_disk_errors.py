@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from llf_core.launch.detach import start_supervisor
-from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, final_status, list_runs, read_status, status
+from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, list_runs, read_status, status
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -20,7 +20,7 @@ def disk(tmp_path, monkeypatch):
     """Mounts a small disk as `LLF_HOME`, and mounts it again with other options."""
     home = tmp_path / "disk"
     home.mkdir()
-    monkeypatch.setattr(final_status, "MEMORY", tmp_path)
+    monkeypatch.setattr(status, "MEMORY", tmp_path)
     monkeypatch.setenv("LLF_HOME", str(home))
 
     def mount(options):
@@ -124,12 +124,12 @@ def test_a_last_word_that_the_disk_does_not_take(disk):
 def test_a_kept_word_of_another_user_is_not_read(disk, tmp_path):
     disk("size=4m")
     folder = create_run("a: 1\n", "kept")
-    final_status.keep_reason(folder, 1, "mine")
-    assert final_status.kept_reason(folder, 1) == "mine"
-    assert final_status.kept_reason(folder, 2) is None
+    status.keep_reason(folder, 1, "mine")
+    assert status.kept_reason(folder, 1) == "mine"
+    assert status.kept_reason(folder, 2) is None
     (place,) = tmp_path.glob("llf-*")
     place.chmod(0o777)
-    assert final_status.kept_reason(folder, 1) is None
+    assert status.kept_reason(folder, 1) is None
 
 
 def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk):
@@ -148,11 +148,11 @@ def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk)
 def test_without_a_folder_for_temporary_files_no_reason_is_kept(monkeypatch, tmp_path):
     """`tempfile` looks for one that takes a file, which a full disk does not."""
     folder = create_run("a: 1\n", "kept")
-    monkeypatch.setattr(final_status, "MEMORY", tmp_path / "none")
+    monkeypatch.setattr(status, "MEMORY", tmp_path / "none")
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
     with pytest.raises(FileNotFoundError):
         tempfile.gettempdir()
-    final_status.keep_reason(folder, 1, "mine")
-    assert final_status.kept_reason(folder, 1) is None
-    final_status.forget_reason(folder)
+    status.keep_reason(folder, 1, "mine")
+    assert status.kept_reason(folder, 1) is None
+    status.forget_reason(folder)

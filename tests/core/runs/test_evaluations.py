@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from llf_core.runs import folder as folders
-from llf_core.runs.evaluation_writer import EvaluationWriter, copy_result, settings_key
 from llf_core.runs.evaluations import (
     EvaluatedData,
     EvaluatedTarget,
+    EvaluationWriter,
     ExampleResult,
     MetricValue,
     TokenLosses,
+    copy_result,
     examples_of,
     find_result,
     model_evaluations,
     results_of,
+    settings_key,
     token_losses_of,
 )
 from llf_core.untrusted import UnreadableError

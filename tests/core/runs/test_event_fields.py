@@ -7,8 +7,8 @@ import json
 import pytest
 
 from llf_core.runs import RunReader
-from llf_core.runs.change_journal import check_changes, read_changes
-from llf_core.runs.event_fields import CHECKS, valid_fields
+from llf_core.runs.control import check_changes, read_changes
+from llf_core.runs.jsonl import CHECKS, valid_fields
 from llf_core.runs.status import read_status
 
 ODD = [None, True, -1, 10**400, "x", [], [None], {"x": 1}, "NaN", float("inf"), 1e18]

@@ -20,7 +20,7 @@ def test_importing_loads_nothing_heavy(python):
 
 def test_who_starts_and_who_supervises_a_run_loads_no_numpy(python):
     done = python(
-        "import sys\nimport llf_core.launch.supervisor, llf_core.launch.start, llf_core.launch.progress_line\n"
+        "import sys\nimport llf_core.launch.supervisor, llf_core.launch.start, llf_core.launch.run\n"
         "from llf_core.runs import RunReader\nprint('numpy' in sys.modules)"
     )
     assert done.stdout == "False\n"

@@ -3,9 +3,9 @@
 import dataclasses
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, list_runs, read_status, status
+from llf_core.runs.listing import shown_status
 from llf_core.runs.pace import last_logged_step
 from llf_core.runs.process import ProcessId
-from llf_core.runs.shown_status import shown_status
 
 GONE = ProcessId(2**22 - 1, 1.0, 1)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.latest_metrics import POINTS, WHOLE, CurveSummary, curve_summary
-from llf_core.runs.metric_catalog import key_values
+from llf_core.runs.charts import key_values
+from llf_core.runs.pace import POINTS, WHOLE, CurveSummary, curve_summary
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[3] / "llf_core"
 RESULTS = {
     "cli",
     "evaluation/worker_process.py",
-    "launch/progress_line.py",
     "launch/run.py",
     "runs/process_log.py",
 }

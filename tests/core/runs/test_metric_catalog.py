@@ -2,8 +2,8 @@
 
 import pytest
 
-from llf_core.runs.charts import CHARTS
-from llf_core.runs.metric_catalog import (
+from llf_core.runs.charts import (
+    CHARTS,
     COUNTERS,
     bottom_charts,
     declared_directions,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.launch import start
-from llf_core.runs import clean, create_run, delete_run, deleted_runs, home, list_runs, moving, restore_run, status
-from llf_core.runs.moving import copy_folder, move
+from llf_core.runs import archive, clean, create_run, delete_run, deleted_runs, home, list_runs, restore_run, status
+from llf_core.runs.archive import copy_folder, move
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_run_where_it_was(monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(moving, "_flush_all", full)
+    monkeypatch.setattr(archive, "_flush_all", full)
     with pytest.raises(OSError, match="No space"):
         delete_run(folder.id)
     assert (folder.output / "weights").exists()

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llf_core.runs.change_journal import CHECKS, check_changes, parse_change
-from llf_core.runs.control import REQUEST_TYPES, read_request
+from llf_core.runs.control import CHECKS, REQUEST_TYPES, check_changes, parse_change, read_request
 from llf_core.runs.jsonl import encode, parse
 
 DIGITS = 10**400

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 from llf_core.runs.jsonl import encode
-from llf_core.runs.latest_metrics import CHUNK, latest_values, read_backwards
 from llf_core.runs.listing import read_row
-from llf_core.runs.pace import newest_step, read_pace, remaining, seconds_per_step
+from llf_core.runs.pace import CHUNK, latest_values, newest_step, read_backwards, read_pace, remaining, seconds_per_step
 
 
 def test_speed_is_that_of_the_logged_steps():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.runs.plain_text import plain_environment, strip_bidi_nested, without_escapes
+from llf_core.runs.formatting import plain_environment, strip_bidi_nested, without_escapes
 
 
 @pytest.mark.parametrize(

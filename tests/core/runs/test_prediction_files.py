@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llf_core.runs.prediction_files import FinishedPredictions, finished_predictions
+from llf_core.runs.folder import FinishedPredictions, finished_predictions
 
 
 @pytest.fixture

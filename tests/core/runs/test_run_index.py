@@ -8,8 +8,7 @@ import pytest
 
 from llf_core.runs import RunWriter, create_run, delete_run, listing, run_index, status, update_meta
 from llf_core.runs.listing import read_row
-from llf_core.runs.run_index import QueryCancelledError, RunIndex
-from llf_core.runs.run_query import RunQuery
+from llf_core.runs.run_index import QueryCancelledError, RunIndex, RunQuery
 
 
 def make(count):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.runs.listing import Row
-from llf_core.runs.run_query import Search
+from llf_core.runs.run_index import Search
 
 ROW = Row(
     id="20261124-121212-experiment-99",

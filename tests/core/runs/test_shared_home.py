@@ -33,7 +33,7 @@ LOCKS = """
 import os, sys
 os.environ["LLF_HOME"] = sys.argv[1]
 from llf_core.runs.files import locked
-from llf_core.runs.lock import lock_path, shared_lock
+from llf_core.runs.files import lock_path, shared_lock
 os.umask(0o077)
 if int(sys.argv[2]):
     os.setuid(int(sys.argv[2]))

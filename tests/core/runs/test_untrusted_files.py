@@ -15,15 +15,13 @@ PARSERS = {("json", "load"), ("json", "loads"), ("os", "open"), ("io", "open")}
 READ_RUNS = ("llf_core/runs", "llf_core/launch", "llf_core/doctor", "llf_widgets/server", "llf_widgets/monitor")
 KNOWN = {
     "llf_core/runs/process.py": "/proc",
-    "llf_core/launch/cgroup.py": "/proc and /sys",
-    "llf_core/launch/environment.py": "/proc",
+    "llf_core/launch/environment.py": "/proc and /sys",
     "llf_core/launch/launchers/ray.py": "the address that Ray wrote of its cluster",
     "llf_core/launch/local_process.py": "a pidfd",
     "llf_core/launch/supervisor.py": "the folder of the run, to see that it is there",
-    "llf_core/runs/evaluation_writer.py": "a new file of its own",
+    "llf_core/runs/evaluations.py": "a new file of its own",
     "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
     "llf_core/runs/files.py": "a folder that is flushed, and what `llf_core.untrusted` has opened",
-    "llf_core/runs/lock.py": "what `llf_core.untrusted` has opened",
     "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
     "llf_core/runs/run_store.py": "a copy, checked by its hash, and new files",

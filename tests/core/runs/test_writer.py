@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from llf_core.runs import Inbox, RunReader, RunWriter, final_status, jsonl, read_status, send_request, status
+from llf_core.runs import Inbox, RunReader, RunWriter, jsonl, read_status, send_request, status
 from llf_core.runs.files import locked
 from llf_core.runs.process import ProcessId
 from llf_core.untrusted import create_file
@@ -280,12 +280,12 @@ def test_threads_open_a_file_once(folder, monkeypatch):
 
 
 def test_an_end_that_a_folder_prevents_is_no_full_disk(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(final_status, "MEMORY", tmp_path)
+    monkeypatch.setattr(status, "MEMORY", tmp_path)
     writer = RunWriter(folder, 1)
     folder.status_lock.unlink(missing_ok=True)
     folder.status_lock.mkdir()
     with pytest.raises(OSError, match="is a folder"):
         writer.close("stopped")
-    assert final_status.kept_reason(folder, 1) == (
+    assert status.kept_reason(folder, 1) == (
         "The attempt had stopped, which could not be saved. status.lock is a folder. Expected a regular file."
     )

@@ -12,7 +12,7 @@ from llf_core.config import RunConfig
 from llf_core.runs import Checkpoints, RunReader, create_run, phases, send_request, status
 from llf_core.runs.trust import sign_run
 from llf_core.stages.base.stage import make_stage
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 

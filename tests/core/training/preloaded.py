@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from llf_core.runs import fault_points
+from llf_core.runs import jsonl
 from llf_core.training import main, session
 
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ for line in sys.stdin:
         os.dup2(log, 2)
         if fault:
             point, _, count = fault.partition(":")
-            fault_points._left[point] = int(count)
+            jsonl._left[point] = int(count)
         os._exit(main.main([folder]))
     print(f"pid {child}", flush=True)
     _, status = os.waitpid(child, 0)

@@ -8,11 +8,11 @@ from llf_core.config import validate
 from llf_core.evaluation.evaluate import evaluate
 from llf_core.metrics import metric_sources
 from llf_core.runs import RunReader
-from llf_core.runs.metric_catalog import declared_directions
+from llf_core.runs.charts import declared_directions
 from llf_core.training.callbacks import first_of_each
 from llf_core.training.resolved_config import read_resolved
 from llf_core.training.session import run_attempt
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from tests.attempts import data_file, make_run, settings, trained
 
 pytest.importorskip("rouge_score.rouge_scorer")  # imports scikit-learn, which sets variables of the environment

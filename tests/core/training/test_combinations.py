@@ -20,7 +20,7 @@ from llf_core.config.declaration import (
 from llf_core.config.field_specs import field
 from llf_core.config.registry import declared
 from llf_core.runs import RunReader, create_run, read_status
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from tests.core.models.tiny_configs import tiny_config
 from tests.core.training.test_keys import OWN, SHARE, rows
 

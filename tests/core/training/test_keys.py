@@ -14,7 +14,7 @@ from llf_core.config.declaration import StageDeclaration
 from llf_core.config.field_specs import field, is_used
 from llf_core.config.registry import all_declared, declared
 from llf_core.runs import create_run, read_status
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from tests.core.training.reads import recorded
 
 DECLARED = declared(StageDeclaration)

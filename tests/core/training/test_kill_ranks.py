@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from llf_core.launch import launch
-from llf_core.runs.kill import AGENT_VARIABLE
+from llf_core.runs.control import AGENT_VARIABLE
 from tests.core.training.test_processes import ended, ranks_of, settings, values  # noqa: F401 - a fixture
 from tests.processes import processes_of, wait_for_supervisor
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
-from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import run_config
+from llf_core.runs.control import Change, check_changes, read_changes, write_replay
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.training.callbacks import SamplePrompts
 from llf_core.training.metrics_callback import MetricsCallback

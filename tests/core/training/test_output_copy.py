@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
-from llf_core.runs import RunReader, create_run, moving, read_status, status
+from llf_core.runs import RunReader, archive, create_run, read_status, status
 from llf_core.training import output_copy, save_run_result
 from llf_core.training.output_copy import OutputCopyError, add_to_copy, check_output_dir, copy_output
 from llf_core.training.session import run_attempt
@@ -265,7 +265,7 @@ def test_a_disk_that_takes_no_more_files_leaves_the_copy_replaceable(run, target
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_copy_that_is_killed_while_it_replaces_another_leaves_a_whole_result(run, target, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(moving, "_exchange", lambda *_: False)
+        monkeypatch.setattr(archive, "_exchange", lambda *_: False)
     copy_output(config_of(target), run)
     before = target.with_name("before")
     shutil.copytree(target, before)

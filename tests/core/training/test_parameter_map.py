@@ -9,7 +9,7 @@ from llf_core.config.adapter_servers import servers_of_config
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, count_parameters, load_model, plan_device, resolve_model
 from llf_core.runs import RunReader
-from llf_core.runs.description import trained_json
+from llf_core.runs.listing import trained_json
 from llf_core.training.parameter_map import layer_ranges, map_of_config, parameter_map
 from tests.core.acceleration.architectures import tiny
 

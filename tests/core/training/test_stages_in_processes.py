@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from llf_core.config import RunConfig
 from llf_core.estimate.devices import probe_file, probe_key
 from llf_core.runs import RunReader, create_run, read_status
-from llf_core.user_functions.function_files import write_code
+from llf_core.user_functions.function_source import write_code
 from tests.core.stages.ppo.conftest import reward_adapter
 
 __all__ = ["reward_adapter"]

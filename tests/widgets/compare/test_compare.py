@@ -11,9 +11,14 @@ import pytest
 from PIL import Image
 
 from llf_core.runs import update_env
-from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict
-from llf_core.runs.evaluation_writer import EvaluationWriter
-from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, MetricValue
+from llf_core.runs.evaluations import (
+    EvaluatedData,
+    EvaluatedTarget,
+    EvaluationWriter,
+    JudgedPair,
+    MetricValue,
+    add_verdict,
+)
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import NONE, comparison_sections
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values

@@ -8,9 +8,18 @@ import pytest
 
 from llf_core.evaluation.comparison import LOSS_MEASURES
 from llf_core.evaluation.report import amount_text, compare_with_first
-from llf_core.runs.evaluation_verdicts import VOTES, JudgedPair, add_verdict, pair_key
-from llf_core.runs.evaluation_writer import EvaluationWriter
-from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, ExampleResult, examples_of, results_of
+from llf_core.runs.evaluations import (
+    VOTES,
+    EvaluatedData,
+    EvaluatedTarget,
+    EvaluationWriter,
+    ExampleResult,
+    JudgedPair,
+    add_verdict,
+    examples_of,
+    pair_key,
+    results_of,
+)
 from llf_widgets.evaluation import Evaluate
 from llf_widgets.evaluation.tables import ResultTables
 from tests.attempts import data_file, make_run, settings, trained

@@ -17,7 +17,7 @@ from ipywidgets.widgets.widget import _instances
 from llf_core.config import ConfigError, RunConfig, fields
 from llf_core.config.field_specs import USED_BY_OTHERS
 from llf_core.estimate.past_runs import PastRun, add_past_run
-from llf_core.launch.cell_rows import write_rows
+from llf_core.launch.start import write_rows
 from llf_core.runs import create_run, status
 from llf_widgets.forms import Studio, preflight
 from llf_widgets.forms.messages import Message

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llf_core.runs.prediction_files import FinishedPredictions
+from llf_core.runs.folder import FinishedPredictions
 from llf_widgets.monitor.event_log import log_lines, log_rows
 from llf_widgets.monitor.snapshot import RunSnapshot
 from llf_widgets.monitor.status_text import available_actions, header_json, messages, status_text

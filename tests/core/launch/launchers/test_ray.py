@@ -13,7 +13,7 @@ from llf_core.launch.launchers.cluster_watch import WaitingRun
 from llf_core.launch.launchers.ray_node import supervise
 from llf_core.launch.queue import MachineLoad, enqueue
 from llf_core.runs import create_run, list_runs, read_status, send_request, status
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import shown_status
 
 CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "max_steps": 3}
 

@@ -14,7 +14,7 @@ from llf_core.launch.launchers import cluster_watch, launch_problem, slurm
 from llf_core.launch.launchers.slurm import job_options, job_script
 from llf_core.launch.queue import MachineLoad, enqueue
 from llf_core.runs import create_run, list_runs, read_status, send_request, status
-from llf_core.runs.shown_status import shown_status
+from llf_core.runs.listing import shown_status
 
 CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "max_steps": 3}
 PARTITION = CONFIG | {"launch": "slurm", "launch_target": "gpu"}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
-from llf_core.redaction.url_secrets import URLS_VARIABLE
+from llf_core.redaction.redact_text import URLS_VARIABLE
 from llf_core.rewards import Reward, WeightedSum
 from llf_core.runs import Checkpoints, RunReader, phases, read_status, send_request, status
 from llf_core.runs.trust import sign_run
