@@ -10,12 +10,11 @@ import traitlets
 
 from llf_core.config.number_format import with_unit
 from llf_core.runs.config_file import run_config
-from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
 from llf_core.runs.formatting import number
+from llf_core.runs.metric_columns import OUTLIER_KINDS, ExampleLosses
 from llf_core.user_error import UserError
-from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.home import run_folder
+from llf_widgets.home import allow_code, run_folder
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
-    from llf_core.runs.example_losses import ExampleLoss
+    from llf_core.runs.metric_columns import ExampleLoss
 
 PAGE = 10
 CODE_NOT_ALLOWED = (
@@ -76,21 +75,21 @@ class Examples(FrontEnd):
         """Show and return the examples of a step, highest loss first.
 
         Returns:
-            `llf_core.runs.example_losses.ExampleLoss.json` of each, with its losses in nats per token; empty if the
+            `llf_core.runs.metric_columns.ExampleLoss.json` of each, with its losses in nats per token; empty if the
             step was not recorded.
         """
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
 
     def outliers(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
-        """Show and return examples with unusual losses, see `llf_core.runs.example_losses.ExampleLosses.outliers`.
+        """Show and return examples with unusual losses, see `llf_core.runs.metric_columns.ExampleLosses.outliers`.
 
         Args:
             kind: `hardest` (all examples, by their excess loss), `unlearned` (seen again without progress), `easy` (a
                 low loss at the first visit) or `odd` (a loss too high for chance).
 
         Returns:
-            `llf_core.runs.example_losses.ExampleLoss.json` of each, most unusual first.
+            `llf_core.runs.metric_columns.ExampleLoss.json` of each, most unusual first.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[: max(0, limit)]

@@ -12,9 +12,12 @@ from llf_core.config.paths import expanded
 from llf_core.remote.address import is_address
 from llf_core.remote.open_mirror import open_mirror
 from llf_core.runs import RunFolder, home, open_run
+from llf_core.runs.trust import allow
 from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from llf_core.launch import Run
 
 
@@ -83,3 +86,17 @@ def server_mismatches(server: dict[str, Any]) -> list[str]:
             "Set LLF_HOME to one folder in both."
         )
     return problems
+
+
+def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
+    """Record in `LLF_HOME` that the user allows code as displayed; returns why that failed, or an empty text.
+
+    Args:
+        code: entries as returned by `llf_core.runs.foreign_code.ForeignCode.json`, each with `folder` and `sha256`.
+    """
+    try:
+        for one in code:
+            allow(Path(one["folder"]), str(one["sha256"]), home())
+    except OSError as error:
+        return str(error)
+    return ""

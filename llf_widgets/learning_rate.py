@@ -11,8 +11,8 @@ from llf_core.evaluation.learning_rate_search import STEPS, LearningRateSearch
 from llf_core.evaluation.learning_rate_search import find_learning_rate as search
 from llf_core.runs.formatting import rate
 from llf_widgets.cell_output import ProgressLine, plain_table
-from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, to_hex
 from llf_widgets.plotting.image import GRAY, new_figure, plain_axes, to_png
+from llf_widgets.plotting.plotly_layout import BAD, EVALUATION, TRAINING, to_hex
 from llf_widgets.start import split_rows
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from llf_core.evaluation.reward_preview import PROMPTS, RewardPreview
 from llf_core.evaluation.reward_preview import try_rewards as preview
 from llf_core.runs.formatting import number
 from llf_widgets.cell_output import ProgressLine, plain_table
-from llf_widgets.plotting.colors import TRAINING, to_hex
 from llf_widgets.plotting.image import new_figure, plain_axes, to_png
+from llf_widgets.plotting.plotly_layout import TRAINING, to_hex
 from llf_widgets.start import split_rows
 
 if TYPE_CHECKING:

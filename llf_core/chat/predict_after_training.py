@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from llf_core.runs import Inbox, RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.folder import RESULT, RESULTS
-from llf_core.runs.phases import ProgressEvents, begin_phase
 from llf_core.runs.process_log import log_to_run, tolerate_a_full_log
+from llf_core.runs.writer import ProgressEvents, begin_phase
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:

@@ -313,3 +313,7 @@ class Data(Section):
         help="Prepares the data set again even if a prepared copy exists.",
         source="LLaMA-Factory",
     )
+
+
+IGNORED = -100
+"""The label of a token that is only read; the value that PyTorch and transformers use."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -81,6 +85,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(float, _represent_float)
+
 for _kind in (bytes, set, date, datetime):  # `plain_yaml` reads none of them as what they are
     _Dumper.add_representer(_kind, _Dumper.represent_undefined)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
@@ -256,3 +261,34 @@ def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
 
 def _broken(message: str, line: int | None = None) -> Problem:
     return Problem("invalid", "", None, message, line=line, fixes=())
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset: initial values of a config."""
+
+    name: str
+    label: str
+    help: str
+    values: Mapping[str, Any]
+
+
+@functools.cache
+def presets() -> tuple[Preset, ...]:
+    """All presets, the simplest first."""
+    data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
+    )
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The values that a preset sets, by key.
+
+    Raises:
+        KeyError: there is no such preset; the message has the names of all.
+    """
+    for one in presets():
+        if one.name == name:
+            return dict(one.values)
+    raise KeyError(f"Unknown preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")

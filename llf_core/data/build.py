@@ -29,7 +29,7 @@ from llf_core.data.template_check import difference_from_own, template_check
 from llf_core.data.template_facts import find_template
 from llf_core.data.word_cache import CachedTokenizer
 from llf_core.launch.environment import usable_cpus
-from llf_core.runs.phases import ProgressEvents
+from llf_core.runs.writer import ProgressEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

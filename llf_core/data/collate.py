@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.media import PREFIX_ATTENTION, process, stored_media
 from llf_core.data.media_files import DEFAULT_LIMITS, MediaLimits

@@ -6,7 +6,7 @@ from array import array
 from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.word_cache import concatenate, fast_tokenizer_of, split_at
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.config.paths import expanded
 from llf_core.data.conversation import Medium, cell_of
 from llf_core.data.errors import BadExample, DataError

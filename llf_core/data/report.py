@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.config.number_format import percent, with_unit
 from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data.answer_ranges import render_answers
 from llf_core.data.conversation import ANSWER
 from llf_core.data.errors import BadExample

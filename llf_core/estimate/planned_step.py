@@ -11,9 +11,8 @@ from llf_core.config.declaration import OptimizerMemory
 from llf_core.config.declarations.methods.freeze import layers_of, trained_weights
 from llf_core.config.name_checks.modules import HEADS
 from llf_core.config.quantizers import QUANTIZERS
-from llf_core.config.reference_model import REFERENCE, names_reference, precomputes_reference
 from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
-from llf_core.config.rules.conditions import packs_examples
+from llf_core.config.rules.conditions import REFERENCE, names_reference, packs_examples, precomputes_reference
 from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.memory_forecast import ALONE, Forecast, TrainingPass, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes, new_token_parameters, trained_parameters

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data.align import stages_for, wanted_kind
 from llf_core.data.conversation import PROMPTS, TEXTS, answer_text
 from llf_core.data.errors import OtherKindError

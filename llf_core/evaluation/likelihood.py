@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.models.device import autocast_mixed_dtypes
 from llf_core.models.memory import is_out_of_memory

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llf_core.config.reference_model import names_reference
 from llf_core.config.registry import modifiers_of, stage_of
+from llf_core.config.rules.conditions import names_reference
 from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run

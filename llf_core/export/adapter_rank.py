@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import percent
-from llf_core.export.publish import check_destination, hidden_folder, put
+from llf_core.export.exports import check_destination, hidden_folder, put
 from llf_core.export.request import ExportError
 from llf_core.models.model_folder import read_json_object, weight_files
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.export.plain_result import PlainResult
+    from llf_core.export.receipt import PlainResult
     from llf_core.export.reference import Reference
 
 ROUNDING = 1e-6

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.format import find_format
 from llf_core.export.gguf.program import no_step, run_steps
-from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
+from llf_core.export.receipt import PlainResult
 from llf_core.export.request import ExportError
 
 if TYPE_CHECKING:

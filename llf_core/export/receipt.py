@@ -17,6 +17,8 @@ from llf_core.untrusted import read_object
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
 RECEIPT = "receipt.json"
 VERSION = 1
 CHUNK = 2**20
@@ -192,3 +194,23 @@ class FailedReceiptError(ExportError):
     def __init__(self, message: str, receipt: Receipt) -> None:
         super().__init__(message)
         self.receipt = receipt
+
+
+@dataclass(frozen=True)
+class PlainResult:
+    """What plain transformers computed with an export, as in `Reference`.
+
+    Attributes:
+        error: why it could not be loaded or computed; empty if it could.
+        missing: names of weights that the files lack.
+    """
+
+    by: str
+    error: str
+    missing: list[str]
+    template: str | None
+    rendered: list[str | None]
+    tokens: list[list[int]]
+    stops: list[int]
+    answers: list[list[int]]
+    logits: list[Tensor]

@@ -50,8 +50,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.export.plain_result import PlainResult
-    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.export.receipt import PlainResult, ReceiptCheck
     from llf_core.export.request import ExportRequest
 
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}

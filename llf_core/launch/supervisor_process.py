@@ -1,7 +1,7 @@
 """`python -m llf_core.launch.supervisor_process RUN [MODE] [-- COMMAND …]`: supervises a run's trainer.
 
 It detaches itself by a second fork before it imports anything, so that no kernel, terminal or server is its parent.
-`COMMAND` replaces the trainer. `MODE` is that of `llf_core.launch.detach`.
+`COMMAND` replaces the trainer. `MODE` is that of `llf_core.launch.local_process`.
 """
 
 from __future__ import annotations

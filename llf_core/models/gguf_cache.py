@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.models.embedded_wheel import prepare_folder
+from llf_core.models.embedded_model import prepare_folder
 from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf_conversion import cached_gguf_reader, read_gguf_model
 from llf_core.models.gguf_header import read_gguf_header

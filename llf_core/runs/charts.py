@@ -1,7 +1,7 @@
 """The charts of a run, one row each. To add a chart, add a row to `CHARTS`.
 
 All views draw the rows whose metrics a run has logged, whatever its stage. `llf_widgets.plotting` and
-`llf_widgets.monitor.chart_grid` compute axes and positions. Lists, logs and summaries use a row's `form` too.
+`llf_widgets.monitor.plotly_figure` compute axes and positions. Lists, logs and summaries use a row's `form` too.
 
 Which metrics a run has logged, the chart of each, and which matter most. The charts themselves: `runs.charts`.
 """

@@ -10,8 +10,8 @@ import torch
 from llf_core.acceleration.kernels.cross_entropy import nll_sum
 from llf_core.acceleration.kernels.distillation import divergence_sum
 from llf_core.acceleration.patching.causal_head import Head, forward
+from llf_core.config.data import IGNORED
 from llf_core.config.declarations.stages.sft import KDOptions
-from llf_core.config.ignore_index import IGNORED
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.reference_policy import autocast, load_auxiliary
 from llf_core.stages.token_accuracy import record_document_losses, shifted_targets

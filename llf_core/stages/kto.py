@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from llf_core.config.data import IGNORED
 from llf_core.config.declarations.stages.dpo import KTOOptions
-from llf_core.config.ignore_index import IGNORED
 from llf_core.data.collate import PairCollator
 from llf_core.data.errors import DataError
 from llf_core.stages.base.stage import LossStage

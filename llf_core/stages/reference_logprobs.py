@@ -20,7 +20,7 @@ from torch import nn
 from llf_core.acceleration.kernels.cross_entropy import log_probs
 from llf_core.acceleration.patching.causal_head import causal_of, forward
 from llf_core.config import fields
-from llf_core.config.reference_model import names_reference, precomputes_reference
+from llf_core.config.rules.conditions import names_reference, precomputes_reference
 from llf_core.data.collate import SECOND_ANSWER
 from llf_core.data.media import stored_media
 from llf_core.data.media_files import INLINE, MediaLimits
@@ -29,7 +29,7 @@ from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs import home
 from llf_core.runs.files import shared_lock
-from llf_core.runs.phases import ProgressEvents
+from llf_core.runs.writer import ProgressEvents
 from llf_core.stages.reference_policy import (
     ReferencePolicy,
     adapter_names,

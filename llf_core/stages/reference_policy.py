@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.config.reference_model import names_reference
+from llf_core.config.rules.conditions import names_reference
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
 from llf_core.models.adapter_merging import continues_adapter, load_frozen_adapters

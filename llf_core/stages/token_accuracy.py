@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

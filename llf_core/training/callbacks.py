@@ -26,7 +26,7 @@ from llf_core.models.memory import release_free_memory
 from llf_core.runs import RunReader
 from llf_core.runs.charts import HIGH, LOW
 from llf_core.runs.formatting import number
-from llf_core.runs.phases import begin_phase
+from llf_core.runs.writer import begin_phase
 from llf_core.stages.base.ranks import is_main, whole_on_main
 from llf_core.training.checkpoint_check import as_damaged, damaged_state, trainer_state
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llf_core.metrics import Metric
     from llf_core.metrics.base_metric import Numbers
     from llf_core.runs import Checkpoints, RunFolder, RunWriter
-    from llf_core.runs.phases import Phase
+    from llf_core.runs.writer import Phase
     from llf_core.stages.base.context import TrainingContext
 
 

@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from llf_core.acceleration.patching.causal_head import install_head, puts_prompt
 from llf_core.acceleration.patching.install import Accelerated, accelerate, parts_of, take_over
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
@@ -45,7 +45,7 @@ from llf_core.models.new_tokens import NewRows
 from llf_core.models.quantize import unquantized_notice
 from llf_core.models.reward_model import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method, check_flattened
-from llf_core.runs.phases import begin_phase
+from llf_core.runs.writer import begin_phase
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.ranks import from_main, is_main, world_size
 from llf_core.training.parameter_map import parameter_map

@@ -16,8 +16,8 @@ from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.control import AGENT_VARIABLE
 from llf_core.runs.disk_errors import failure_message, is_disk_error
-from llf_core.runs.phases import begin_phase
 from llf_core.runs.process_log import exit_with, tolerate_a_full_log
+from llf_core.runs.writer import begin_phase
 from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:

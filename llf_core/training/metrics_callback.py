@@ -37,7 +37,7 @@ from llf_core.stages.base.ranks import (
 )
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.live_changes import LiveChanges
-from llf_core.training.oom_messages import smaller_size
+from llf_core.training.memory_plan import smaller_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

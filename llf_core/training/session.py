@@ -27,11 +27,10 @@ from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.phases import begin_phase
 from llf_core.runs.process_log import log_to_run
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.step_counters import read_counters, step_of
-from llf_core.runs.writer import FollowerWriter
+from llf_core.runs.writer import FollowerWriter, begin_phase
 from llf_core.stages.base.context import StopTraining
 from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank, whole_on_main, world_size
 from llf_core.stages.base.stage import make_stage

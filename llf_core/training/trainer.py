@@ -31,7 +31,7 @@ from llf_core.stages.base.ranks import (
     whole_on_main,
 )
 from llf_core.stages.token_accuracy import TokenAccuracy
-from llf_core.training.oom_messages import (
+from llf_core.training.memory_plan import (
     evaluation_retry_message,
     layerwise_error,
     media_batch_error,

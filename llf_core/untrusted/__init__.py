@@ -22,13 +22,15 @@ from llf_core.untrusted.plain_json import (
     BIDI_CONTROLS,
     MAX_DEPTH,
     NotPlainError,
+    brief,
     json_value,
     read_object,
     read_object_or_empty,
     replace_surrogates,
     too_deep,
+    visible,
+    visible_json,
 )
-from llf_core.untrusted.visible_text import brief, visible, visible_json
 
 __all__ = [
     "BIDI_CONTROLS",

@@ -12,12 +12,10 @@ import traitlets
 from llf_core.chat.conversation import new_conversation
 from llf_core.chat.picture import picture_part, question_content
 from llf_core.user_error import UserError
-from llf_widgets.chat.keeping import kept_rows
 from llf_widgets.chat.models import MAX_MODELS
 from llf_widgets.chat.reply_writer import ReplyWriter
-from llf_widgets.chat.settings import DEFAULTS, save_settings
-from llf_widgets.chat.tools import MAX_ROUNDS
-from llf_widgets.chat.turns import Turn, call_rounds, turn_json, turns_of
+from llf_widgets.chat.settings import DEFAULTS, MAX_ROUNDS, save_settings
+from llf_widgets.chat.turns import Turn, call_rounds, kept_rows, turn_json, turns_of
 from llf_widgets.front_end import SavedView
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
     from llf_widgets.chat.models import ViewModels
     from llf_widgets.chat.replies import Writing
-    from llf_widgets.chat.tools import CellTools
+    from llf_widgets.chat.settings import CellTools
 
     Picture = str | os.PathLike[str] | bytes | Image
 

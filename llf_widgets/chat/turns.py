@@ -1,4 +1,7 @@
-"""A conversation as the page shows it: questions in order, with a reply of each model, and changes of it."""
+"""A conversation as the page shows it: questions in order, replies, pictures, and what was kept as training data.
+
+Pictures are in none of the view's traits, which are sent as a whole: the page requests each once, by its key.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,38 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.picture import question_content
+from llf_core.chat.conversation import ConversationError
+from llf_core.chat.kept_examples import (
+    DEFAULT,
+    KINDS,
+    Kind,
+    keep_example,
+    keep_pair,
+    keep_rating,
+    kept_datasets,
+    kept_file,
+    undo_kept,
+)
+from llf_core.chat.picture import (
+    MAX_BYTES,
+    PictureError,
+    check_together,
+    is_picture,
+    part_url,
+    picture_bytes,
+    question_content,
+)
+from llf_core.config.number_format import with_unit
+from llf_core.runs.formatting import size
 from llf_core.runs.jsonl import is_count
-from llf_widgets.chat.pictures import picture_keys, pictures_of
 from llf_widgets.chat.replies import reply_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.target import Target
     from llf_widgets.chat.replies import Writing
 
 
@@ -190,3 +216,127 @@ def shortened(conversation: Conversation, turn: Turn, model: str) -> int:
     told: Any = replies[0].usage.get("left_out") if replies else 0
     before = min(told, earlier) if is_count(told) else 0  # anybody may have written the file
     return before + math.ceil((earlier - before) / 2)
+
+
+UNITS: dict[Kind, str] = {"examples": "example", "pairs": "pair", "ratings": "rating"}
+
+
+def keep(  # noqa: PLR0913 - both replies, and an edited text
+    conversation: Conversation, turn: Turn, model: str, what: str, *, other: str = "", text: str = ""
+) -> None:
+    """Keep a reply as a row of a data set.
+
+    Args:
+        what: `example`; `pair` for a reply that is better than another one; `good` or `bad`.
+        other: model with the worse reply of a pair; empty if `text` is an improved text of the reply itself.
+        text: edited text of the reply; empty for its own.
+    """
+    reply = _reply(turn, model)
+    if what == "example":
+        keep_example(conversation, reply, text=text or None)
+    elif what == "pair":
+        keep_pair(conversation, reply, _reply(turn, other) if other else reply, chosen_text=text or None)
+    elif what in {"good", "bad"}:
+        keep_rating(conversation, reply, good=what == "good")
+    else:
+        raise ValueError(f"A reply cannot be kept as {what[:40]!r}. Expected example, pair, good or bad.")
+
+
+def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None:
+    """Remove the rows of a reply from a data set; a reply without such rows is left alone."""
+    undo_kept(conversation, _reply(turn, model), kept_file(conversation, DEFAULT, kind))
+
+
+def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
+    """The data sets that the buttons of chats fill, with their size as `text` and the `code` of a cell that uses it."""
+    return [
+        {
+            "text": f"{with_unit(one.rows, UNITS[one.kind])} in {one.file.name}",
+            "code": "llf.Studio("
+            + repr({"model_name_or_path": target.model, "stage": KINDS[one.kind], "dataset": str(one.file)})
+            + ")",
+        }
+        for one in kept_datasets(home)
+        if one.name == DEFAULT
+    ]
+
+
+def _reply(turn: Turn, model: str) -> str:
+    reply = turn.reply(model)
+    if reply is None:
+        raise ConversationError("This model has not answered the question.")
+    return reply.id
+
+
+MAX_WAITING_BYTES = 8 * MAX_BYTES
+"""Maximum size of all pictures that wait to be sent, including those of closed pages."""
+
+
+class AddedPictures:
+    """Pictures that pages have added to a question and not sent yet, by the key that the page gave each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, int]] = {}
+
+    def add(self, key: str, name: str, url: object, beside: Collection[str]) -> None:
+        """Check and store a picture that was added to a question.
+
+        The oldest pictures are removed while all have more than `MAX_WAITING_BYTES`.
+
+        Args:
+            url: data URL of the picture; or its number of bytes, if it is too large to be sent.
+            beside: keys of the other pictures of the question.
+
+        Raises:
+            PictureError: it is not a picture, or is too large, by itself or with the others.
+        """
+        if isinstance(url, int):
+            raise PictureError(f"{name} has {' '.join(size(url))}. Expected at most {' '.join(size(MAX_BYTES))}.")
+        length = len(picture_bytes(url, name))
+        check_together(length, sum(self._found[one][1] for one in beside if one in self._found), name)
+        self._found[key] = (str(url), length)
+        while sum(length for _, length in self._found.values()) > MAX_WAITING_BYTES:
+            del self._found[next(iter(self._found))]
+
+    def urls(self, keys: Iterable[str]) -> list[str]:
+        """The data URLs of pictures.
+
+        Raises:
+            PictureError: one of them was removed.
+        """
+        try:
+            return [self._found[key][0] for key in keys]
+        except KeyError:
+            raise PictureError(
+                "A picture of the question is gone.", "Remove the pictures, and add them again."
+            ) from None
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Forget pictures that were sent or removed, to free their memory."""
+        for key in keys:
+            self._found.pop(key, None)
+
+
+def picture_keys(message: ChatMessage) -> list[str]:
+    """Keys of the pictures of a message, by which the page asks for them."""
+    return [f"{message.id}-{place}" for place in range(len(pictures_of(message)))]
+
+
+def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> list[dict[str, Any]]:
+    """Content parts of a message that are pictures: all, or those at the places that `keys` end with."""
+    parts = message.content if isinstance(message.content, list) else []
+    found = [part for part in parts if is_picture(part)]
+    if keys is None:
+        return found
+    places = {str(key).rpartition("-")[2] for key in keys}
+    return [part for place, part in enumerate(found) if str(place) in places]
+
+
+def shown_url(conversation: Conversation, key: str) -> str:
+    """The data URL of a picture in a conversation, for its page."""
+    message = conversation.messages.get(key.rpartition("-")[0])
+    found = pictures_of(message, [key]) if message is not None else []
+    try:
+        return part_url(found[0]) if found and picture_bytes(part_url(found[0])) else ""
+    except PictureError:
+        return ""

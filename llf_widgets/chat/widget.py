@@ -17,14 +17,21 @@ from llf_core.runs import Checkpoints, open_run
 from llf_core.runs.formatting import strip_bidi
 from llf_core.untrusted import visible
 from llf_core.user_error import UserError
-from llf_widgets.chat.keeping import keep, undo
 from llf_widgets.chat.models import MAX_MODELS, ViewModels, request_checkpoint, shared_models, wait_for_checkpoint
-from llf_widgets.chat.pictures import AddedPictures, pictures_of, shown_url
 from llf_widgets.chat.session import WAIT_SECONDS, ChatSession
-from llf_widgets.chat.settings import changed, conversation_of, saved_settings
-from llf_widgets.chat.tools import CellTools
-from llf_widgets.chat.turns import choose_question, choose_reply, edit_question, shortened
-from llf_widgets.foreign_code import allow_code
+from llf_widgets.chat.settings import CellTools, changed, conversation_of, saved_settings
+from llf_widgets.chat.turns import (
+    AddedPictures,
+    choose_question,
+    choose_reply,
+    edit_question,
+    keep,
+    pictures_of,
+    shortened,
+    shown_url,
+    undo,
+)
+from llf_widgets.home import allow_code
 from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:

@@ -15,28 +15,32 @@ from llf_core.runs import decimate
 from llf_core.runs.charts import EVAL_PREFIX, Chart, logged_charts, lowercase_label, primary_metric
 from llf_core.runs.curves import label as smoothing_label
 from llf_core.runs.curves import line
-from llf_widgets.compare.labels import middle
-from llf_widgets.compare.run_group import common_steps
+from llf_widgets.compare.labels import common_steps, middle
 from llf_widgets.monitor import formatting
-from llf_widgets.plotting.colors import DASHED, LINE_COLORS, SOLID
-from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, value_range
 from llf_widgets.plotting.plotly_layout import (
     CONFIG,
+    DASHED,
+    LINE_COLORS,
     MARGIN,
+    SOLID,
     TICKS,
     Axes,
+    LineEnd,
     base_layout,
+    end_labels,
     escape,
     heading,
+    last_point,
     maximum_range,
     plain_axis,
+    value_range,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.runs.charts import Form
-    from llf_widgets.compare.run_group import RunGroup
+    from llf_widgets.compare.labels import RunGroup
     from llf_widgets.monitor.run_tracker import RunTracker
 
 X_AXES = {"step": "step", "tokens": "tokens", "time": "minutes"}

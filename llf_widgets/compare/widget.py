@@ -19,13 +19,12 @@ from llf_core.runs.curves import window_of
 from llf_core.runs.run_index import RunIndex
 from llf_core.untrusted import replace_surrogates
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
-from llf_widgets.compare.labels import MAX_LENGTH, middle
+from llf_widgets.compare.labels import MAX_LENGTH, RunGroup, middle, named_groups
 from llf_widgets.compare.plotly_figure import X_AXES, available_curves, figure_json, run_style
-from llf_widgets.compare.run_group import RunGroup, named_groups
 from llf_widgets.front_end import ClosedByHand, FrontEnd, SavedOutputs, close_descendants
 from llf_widgets.home import run_folder
-from llf_widgets.monitor.poller import Poller
 from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.monitor.snapshot import Poller
 from llf_widgets.plotting.plotly_layout import encode_arrays
 from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
@@ -409,7 +408,7 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
 
 
 def _image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
-    from llf_widgets.compare.saved_image import saved_image
+    from llf_widgets.compare.comparison_table import saved_image
 
     image = saved_image(groups, options)
     return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{image}"></p>'

@@ -15,8 +15,8 @@ from llf_core.runs.evaluations import add_vote, token_losses_of
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.user_error import UserError
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, summary_html, summary_text, votes_text
-from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import UNFINISHED, SavedView, may_repeat
+from llf_widgets.home import allow_code
 from llf_widgets.view_files import VIEW_MIME_TYPE, script, stylesheet, text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from llf_core.data.align import format_of, formats, roles, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.precheck import FORMAT_KEYS, quick_check
 from llf_core.data.sources import DEMO_FILES
-from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.section import FormWidget
 from llf_widgets.forms.values import format_value
 
 if TYPE_CHECKING:

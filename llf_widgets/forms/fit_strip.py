@@ -17,8 +17,8 @@ from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.formatting import without_escapes
 from llf_core.user_error import UserError
-from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.json_command import error_message, reason_of
+from llf_widgets.forms.section import FormWidget
 from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import FieldSpec, Report
     from llf_core.config.name_checks import Answer, CheckResult, Question
-    from llf_widgets.forms.cell_rows import CellRows
+    from llf_widgets.forms.suggestions import CellRows
 
 DATASET_KEYS = ("dataset", "eval_dataset")
 """Fields that can refer to the rows of the cell."""

@@ -10,7 +10,7 @@ from llf_core.config.name_checks import Answer
 from llf_core.config.sections import STRATEGIES, Strategy
 from llf_core.launch.environment import gpu_count
 from llf_core.launch.launchers import LAUNCHERS, launch_problem, place_of
-from llf_core.launch.launchers.local import LOCAL
+from llf_core.launch.launchers.launcher import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

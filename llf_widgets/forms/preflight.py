@@ -20,7 +20,7 @@ from llf_core.launch.send_run import is_sent
 from llf_core.runs import home
 from llf_core.runs.folder import blocked_path_message
 from llf_widgets.forms.messages import Message
-from llf_widgets.monitor.poller import Poller
+from llf_widgets.monitor.snapshot import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ import traitlets
 from llf_core.config.field_specs import fields
 from llf_core.config.number_format import with_unit
 from llf_core.runs.findings import duplicates_warning
-from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.json_command import JsonCommand
 from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.section import FormWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,11 +11,12 @@ from llf_core.config import Problem
 from llf_core.config.choice_reasons import STRATEGY_KEY
 from llf_core.config.field_specs import USED_BY_OTHERS
 from llf_core.launch.launchers import LAUNCHERS
-from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.messages import Message, messages_json
 from llf_widgets.forms.places import explained, reasons_against, remark
 from llf_widgets.forms.uploads import UploadReceiver
 from llf_widgets.forms.values import choice_options, control_kind
+from llf_widgets.front_end import FrontEnd
+from llf_widgets.view_files import script, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from llf_core.config import FieldSpec
     from llf_widgets.forms.state import FormState
     from llf_widgets.forms.suggestions import Completions
+
+
+class FormWidget(FrontEnd):
+    """One widget of the form. All share one ES module, which renders the component that `_component` names."""
+
+    _esm = text(script("forms"))
+    _component = traitlets.Unicode(help="One of `COMPONENTS` in labextension/widgets/forms/view.js").tag(sync=True)
 
 
 class FormSection(FormWidget):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.section import FormWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -18,9 +18,9 @@ from llf_core.launch.start import RowsError
 from llf_core.model_catalog import find_model
 from llf_core.runs.folder import home
 from llf_core.runs.uploads import mark_used
-from llf_widgets.forms.cell_rows import CellRows
 from llf_widgets.forms.form_values import DATASET_KEYS, FormProblems
 from llf_widgets.forms.places import LAUNCH
+from llf_widgets.forms.suggestions import CellRows
 from llf_widgets.forms.values import parse_value, plain_value
 from llf_widgets.start import split_rows
 

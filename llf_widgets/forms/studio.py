@@ -12,19 +12,18 @@ from llf_core.config import presets
 from llf_core.data.precheck import usable_datasets
 from llf_widgets.forms import suggestions
 from llf_widgets.forms.column_mapping import ColumnMapping
-from llf_widgets.forms.config_editor import ConfigEditor, config_html, config_text
+from llf_widgets.forms.config_editor import ConfigEditor, PresetSelector, config_html, config_text
 from llf_widgets.forms.fit_strip import FitStrip
-from llf_widgets.forms.hub_lookup import HubLookup
 from llf_widgets.forms.kept_settings import KeptSettings
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.places import ask_places
 from llf_widgets.forms.preflight import MachineChecks
-from llf_widgets.forms.presets import PresetSelector
 from llf_widgets.forms.preview import DataPreview
 from llf_widgets.forms.section import GROUPS, FormSection, assign_sections
 from llf_widgets.forms.section_facts import section_facts
 from llf_widgets.forms.start_controls import StartControls, blocked_sentence, preload
 from llf_widgets.forms.state import FormState
+from llf_widgets.forms.suggestions import HubLookup
 from llf_widgets.forms.sweep_form import SweepForm
 from llf_widgets.forms.trained_parameters import TrainedParameters
 from llf_widgets.front_end import ClosedByHand, close_descendants
@@ -55,7 +54,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         config: initial values: a RunConfig, a dict, YAML text or a path; None for the preset. In a dict, `dataset` may
             also be the rows themselves, as for `llf.train`.
         preset: preset that the form begins with if there is no config, and is compared with; one of
-            `llf_core.config.presets()`.
+            `llf_core.config.read_config()`.
 
     Attributes:
         state: the values without widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
@@ -181,7 +180,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             ConfigError: the form or a combination has errors; no run was started.
             RowsError: the rows are not a table.
         """
-        from llf_widgets.forms.sweep_view import SweepView
+        from llf_widgets.forms.sweep_form import SweepView
         from llf_widgets.start import sweep
 
         with self._starting:

@@ -10,9 +10,9 @@ from llf_core.config.trained_keys import trained_keys
 from llf_core.runs import home
 from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.runs.parameter_grid import parameter_grid
-from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.json_command import JsonCommand
 from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.section import FormWidget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from llf_core.config import RunConfig
 from llf_core.config.number_format import with_unit
 from llf_core.launch.start import write_rows
 from llf_core.user_error import UserError
-from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import SavedView
+from llf_widgets.home import allow_code
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.start import split_rows
 from llf_widgets.temporary_folder import TemporaryFolder

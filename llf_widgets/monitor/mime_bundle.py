@@ -21,9 +21,16 @@ from llf_widgets.monitor.chart_data import NOTHING
 from llf_widgets.monitor.plotly_figure import line_ends
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.status_text import predictions_text, status_text
-from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, evaluation_color, line_color, to_hex
 from llf_widgets.plotting.image import GRAY, draw_end_labels, format_percent, new_figure, plain_axes, to_png
-from llf_widgets.plotting.plotly_layout import maximum_range
+from llf_widgets.plotting.plotly_layout import (
+    BAD,
+    EVALUATION,
+    TRAINING,
+    evaluation_color,
+    line_color,
+    maximum_range,
+    to_hex,
+)
 from llf_widgets.view_files import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
-"""The charts of a run as one Plotly figure: axes, traces and texts.
+"""The charts of a run as one Plotly figure. To add a chart, add a row to `llf_core.runs.charts.CHARTS`.
 
-To add a chart, add a row to `llf_core.runs.charts.CHARTS`.
+The large chart is at the top, the small ones that every run has at the bottom, those of other metrics between them.
 """
 
 from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,49 +17,48 @@ from llf_core.runs.charts import EVAL_PREFIX, lowercase_label
 from llf_core.runs.curves import label as smoothing_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
-from llf_widgets.monitor.chart_grid import chart_grid
-from llf_widgets.plotting.colors import (
+from llf_widgets.plotting.plotly_layout import (
     AXIS,
     BAD,
     DASHED,
     DOTTED,
     EVALUATION,
-    MUTED,
-    TRAINING,
-    evaluation_color,
-    faded,
-    line_color,
-)
-from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, value_range
-from llf_widgets.plotting.plotly_layout import (
     HOVER,
     LEFT,
     MARGIN,
+    MUTED,
     TICKS,
+    TRAINING,
+    Axes,
+    LineEnd,
     base_layout,
+    end_labels,
     escape,
+    evaluation_color,
+    faded,
     heading,
+    last_point,
+    line_color,
     maximum_range,
     note,
     plain_axis,
+    value_range,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from llf_core.runs.charts import Form, LoggedChart, Place
+    from llf_core.runs.charts import Chart, Form, LoggedChart, Place
     from llf_widgets.monitor.chart_data import ChartData, Line
-    from llf_widgets.monitor.chart_grid import ChartGrid, PlacedChart
-    from llf_widgets.plotting.plotly_layout import Axes
 
     Trace = dict[str, Any]
     Text = dict[str, Any]
-
 
 TOP, BOTTOM, RIGHT = 30, 28, 12  # pixels around the charts
 STEP_TICKS: Mapping[Place, int] = {"top": 8, "middle": 6, "bottom": 4}
 VALUE_TICKS: Mapping[Place, int] = {"top": 5, "middle": 4, "bottom": 3}
 ZERO = {"0e+0": "0"}
+
 SMALL_TICKS: Mapping[Form, dict[str, object]] = {
     # `-0.00005` and `0.0005` are wider than the room left of the axis
     "number": {"tickformatstops": [{"dtickrange": [None, 9e-5], "value": "~e"}], "labelalias": ZERO},
@@ -142,6 +142,7 @@ def _levels(placed: PlacedChart) -> list[dict[str, object]]:
 
 
 LOW, HIGH = 0.03, 0.97  # heights of marks, as shares of the chart's
+
 HEIGHTS = (0.9, 0.8, 0.7)
 """Heights of neighboring changes, so that their labels do not overlap."""
 CLOSE = 0.12  # of the range of the values, between two labels of the large chart
@@ -416,3 +417,106 @@ def _level_label(placed: PlacedChart) -> list[Text]:
             "font": {"color": MUTED, "size": 10},
         }
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of equal charts. Pairs are for a wide and for a narrow figure.
+
+    Attributes:
+        above: pixels between a chart and the row above it, for axis labels and headings.
+        columns: charts in a row.
+        gaps: share of the figure's width between two charts of a row.
+        labels: share of a chart's width for the labels at the ends of its lines.
+    """
+
+    height: int
+    above: int
+    columns: tuple[int, int]
+    gaps: tuple[float, float]
+    labels: tuple[float, float]
+
+
+ROWS: Mapping[Place, Rows] = {
+    "top": Rows(216, 0, columns=(1, 1), gaps=(0, 0), labels=(0.12, 0.24)),
+    "middle": Rows(120, 94, columns=(2, 1), gaps=(0.075, 0.075), labels=(0.26, 0.26)),
+    "bottom": Rows(87, 69, columns=(4, 2), gaps=(0.075, 0.15), labels=(0, 0)),
+}
+"""The rows of each place, from top to bottom."""
+
+
+@dataclass(frozen=True)
+class PlacedChart:
+    """A chart at its position in the figure.
+
+    Attributes:
+        place: place where it is drawn: a chart of the table's top is in the middle beside another primary metric.
+        across: left and right end, as shares of the figure's width.
+        up: bottom and top, as shares of the height of all charts.
+    """
+
+    place: Place
+    shown: LoggedChart
+    axes: Axes
+    across: tuple[float, float]
+    up: tuple[float, float]
+
+    @property
+    def chart(self) -> Chart:
+        """Title, help and number format."""
+        return self.shown.chart
+
+    @property
+    def pixels(self) -> int:
+        """Its height in pixels."""
+        return ROWS[self.place].height
+
+
+@dataclass(frozen=True)
+class ChartGrid:
+    """All charts of a figure.
+
+    Attributes:
+        charts: the large chart first, then the small ones, then those between.
+        marks: axes of the marks in the large chart: its x axis, and a y axis from 0 to 1 of its own.
+    """
+
+    charts: tuple[PlacedChart, ...]
+    marks: Axes
+    height: int
+
+    @property
+    def top(self) -> PlacedChart:
+        """The large chart."""
+        return self.charts[0]
+
+
+def chart_grid(data: ChartData, *, narrow: bool = False) -> ChartGrid:
+    """Place the charts of a run. Those that every run has get the first axes, so that zooms stay as others appear."""
+    by_place: dict[Place, Sequence[LoggedChart]] = {"top": (data.top,), "middle": data.middle, "bottom": data.bottom}
+    boxes = {place: list(_row_boxes(place, len(charts), narrow=narrow)) for place, charts in by_place.items()}
+    height, starts = 0, {}
+    for place, found in boxes.items():
+        starts[place] = height
+        height += max((bottom for _, (_, bottom) in found), default=0)
+    numbers = count(1)
+    charts = tuple(
+        PlacedChart(
+            place, shown, Axes.numbered(next(numbers)), across,
+            (1 - (starts[place] + bottom) / height, 1 - (starts[place] + top) / height),
+        )
+        for place in ("top", "bottom", "middle")
+        for shown, (across, (top, bottom)) in zip(by_place[place], boxes[place], strict=True)
+    )  # fmt: skip
+    return ChartGrid(charts, Axes(charts[0].axes.x, next(numbers)), height)
+
+
+def _row_boxes(place: Place, number: int, *, narrow: bool) -> Iterator[tuple[tuple[float, float], tuple[int, int]]]:
+    """Left and right end (shares), and top and bottom (pixels below the rows before) of each chart of a place."""
+    rows = ROWS[place]
+    columns, gap, labels = rows.columns[narrow], rows.gaps[narrow], rows.labels[narrow]
+    width = (1 - gap * (columns - 1)) / columns
+    for chart in range(number):
+        row, column = divmod(chart, columns)
+        left, top = column * (width + gap), rows.above + row * (rows.height + rows.above)
+        yield (left, left + width * (1 - labels)), (top, top + rows.height)

@@ -17,17 +17,16 @@ from llf_core.runs.curves import smoothed, window_of
 from llf_core.runs.folder import RESULT, RESULTS, finished_predictions
 from llf_core.runs.jsonl import as_number, is_count, is_finite_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, newest_step, seconds_per_step
-from llf_core.runs.phases import is_after_training
 from llf_core.runs.states import LIVE_STATES
 from llf_core.runs.status import BrokenRunError
+from llf_core.runs.writer import is_after_training
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
 from llf_core.untrusted.files import SYSTEM_ERRORS
 from llf_widgets.home import display_path
 from llf_widgets.monitor.chart_data import NO_PLAN, ChartData, chart_data
-from llf_widgets.monitor.completions import Completions
+from llf_widgets.monitor.completions import Completions, SampleAnswers
 from llf_widgets.monitor.event_log import EventIndex, EventLog
 from llf_widgets.monitor.key_numbers import key_numbers, summary_rows, training_seconds
-from llf_widgets.monitor.sample_answers import SampleAnswers
 from llf_widgets.monitor.snapshot import PREDICTIONS, RunSnapshot, describe_run
 
 if TYPE_CHECKING:

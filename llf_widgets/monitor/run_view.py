@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.runs.listing import trained_json
 from llf_widgets.home import display_path
+from llf_widgets.monitor.completions import MAX_PROMPTS
 from llf_widgets.monitor.event_log import log_lines
 from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.monitor.sample_answers import MAX_PROMPTS
 from llf_widgets.monitor.status_text import header_json
 from llf_widgets.plotting.plotly_layout import CONFIG, encode_arrays
 

@@ -8,7 +8,7 @@ from llf_core.config.number_format import with_unit
 from llf_core.runs.control import check_changes
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.folder import RESULTS
-from llf_core.runs.phases import work_after_steps
+from llf_core.runs.writer import work_after_steps
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.snapshot import PREDICTIONS
 

@@ -17,8 +17,8 @@ from llf_widgets.examples import Examples
 from llf_widgets.front_end import ClosedByHand, FrontEnd, close_descendants
 from llf_widgets.home import home_hash, run_folder, server_mismatches
 from llf_widgets.monitor.mime_bundle import mime_bundle, text_bundle
-from llf_widgets.monitor.poller import MAX_INTERVAL, MIN_INTERVAL, Poller
 from llf_widgets.monitor.run_view import SECTIONS, RunView, ViewOptions
+from llf_widgets.monitor.snapshot import MAX_INTERVAL, MIN_INTERVAL, Poller
 from llf_widgets.view_files import script, stylesheet, text
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from llf_widgets.plotting.colors import MUTED, to_hex
-from llf_widgets.plotting.line_labels import label_shifts
+from llf_widgets.plotting.plotly_layout import MUTED, label_shifts, to_hex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from llf_widgets.plotting.line_labels import LineEnd
+    from llf_widgets.plotting.plotly_layout import LineEnd
 
 GRAY = to_hex(MUTED)
 MARGIN = 0.05

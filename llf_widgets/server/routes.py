@@ -12,12 +12,21 @@ from tornado.web import HTTPError, authenticated
 from llf_core import __version__
 from llf_core.runs.folder import HomeError
 from llf_widgets.home import display_runs_path, home_hash
-from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
-from llf_widgets.server.control import ControlHandler
 from llf_widgets.server.handler import RunsAPIHandler
 from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
 from llf_widgets.server.results import AdaptersHandler, ExportHandler, OutputHandler
-from llf_widgets.server.runs import CodeHandler, HostsHandler, MetaHandler, RunHandler, RunsHandler
+from llf_widgets.server.runs import (
+    BinHandler,
+    CodeHandler,
+    ControlHandler,
+    DeleteHandler,
+    HostsHandler,
+    MetaHandler,
+    RemoveHandler,
+    RestoreHandler,
+    RunHandler,
+    RunsHandler,
+)
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import APIHandler

@@ -1,10 +1,10 @@
-"""The list of runs, and one run: its details, its name, tags and note, code to allow, and hosts of mirrored runs."""
+"""The routes of runs: the list and its bin, one run, its name, tags and note, requests to it, code to allow."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +12,38 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.remote.address import AddressError, parse_address
-from llf_core.runs import Checkpoints, RunReader, decimate, update_meta
+from llf_core.runs import (
+    Checkpoints,
+    RunReader,
+    decimate,
+    delete_run,
+    deleted_runs,
+    kill_run,
+    remove_from_bin,
+    restore_run,
+    send_request,
+    update_meta,
+)
 from llf_core.runs.charts import EVAL_PREFIX, key_values, logged_charts, primary_metric
 from llf_core.runs.config_file import CachedConfig, StaleError, formatted_config
+from llf_core.runs.control import REQUEST_TYPES, check_changes
 from llf_core.runs.findings import advice, is_active
-from llf_core.runs.folder import run_ids
+from llf_core.runs.folder import HomeError, run_ids
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
 from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row, trained_json
-from llf_core.runs.phases import work_after_steps
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
-from llf_core.runs.states import SHOWN_STATES
+from llf_core.runs.states import LIVE_STATES, SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.trust import TooMuchCodeError
+from llf_core.runs.writer import work_after_steps
 from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
-from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
+from llf_widgets.server.handler import LONG_TIMEOUT, SCAN_SECONDS, RunsAPIHandler, os_error_text
 from llf_widgets.server.results import EvaluationList, exports_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llf_core.runs import RunFolder
@@ -342,3 +355,172 @@ def _is_host(name: str) -> bool:
         return parse_address(f"ssh://{name}")[1] == ""
     except AddressError:
         return False
+
+
+class BinHandler(RunsAPIHandler):
+    """The runs in the bin, paginated."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Return `{"total", "runs"}`, last deleted first."""
+        offset = self.integer_argument("offset", 0, 0, 999_999_999)
+        limit = self.integer_argument("limit", 50, 1, 200)
+        try:
+            total, found = await self.run_in_thread(deleted_runs, None, offset, limit, max_seconds=LONG_TIMEOUT)
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
+        except OSError as error:
+            raise HTTPError(409, "%s", f"The bin cannot be listed: {os_error_text(error)}") from None
+        self.finish({"total": total, "runs": [one.json() for one in found]})
+
+
+class DeleteHandler(RunsAPIHandler):
+    """Moves a run to the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Move an ended run to the bin and return `{"id"}`; a trainer would write to its old path."""
+        folder = await self.find_run(run_id, readable=False)
+        try:
+            with _as_http_errors():
+                await self.run_in_thread(delete_run, folder.id, max_seconds=LONG_TIMEOUT)
+        except RuntimeError as error:
+            raise HTTPError(409, "%s", error) from None
+        except FileNotFoundError:  # somebody else does at this moment
+            raise self.run_not_found(run_id) from None
+        self.finish({"id": folder.id})
+
+
+class RestoreHandler(RunsAPIHandler):
+    """Restores a run from the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Restore the run and return `{"id"}`."""
+        try:
+            with _as_http_errors():
+                await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
+        except FileExistsError:
+            message = "A run with this id already exists. Move its folder elsewhere: deleting it replaces this one."
+            raise HTTPError(409, message) from None
+        except (ValueError, FileNotFoundError):
+            raise _not_in_bin() from None
+        self.finish({"id": run_id})
+
+
+class RemoveHandler(RunsAPIHandler):
+    """Removes a run from the bin permanently."""
+
+    @authenticated
+    @authorized
+    async def delete(self, run_id: str) -> None:
+        """Remove the run and return `{"id"}`."""
+        try:
+            with _as_http_errors("Run `llf runs clean` to try again."):
+                await self.run_in_thread(remove_from_bin, run_id, max_seconds=LONG_TIMEOUT)
+        except (ValueError, FileNotFoundError):
+            raise _not_in_bin() from None
+        self.finish({"id": run_id})
+
+
+@contextmanager
+def _as_http_errors(advice: str = "") -> Iterator[None]:
+    """Convert system errors to HTTP errors, without paths, since the page may be shared.
+
+    `FileNotFoundError` and `FileExistsError` pass through: each handler has a sentence of its own for them.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except TimeoutError:
+        raise HTTPError(409, "The bin is locked by another process. Try again.") from None
+    except OSError as error:
+        raise HTTPError(409, "%s", f"Some files could not be moved: {os_error_text(error)} {advice}".strip()) from None
+
+
+def _not_in_bin() -> HTTPError:
+    return HTTPError(404, "The bin does not contain this run.")
+
+
+MAX_REQUEST_BYTES = 30_000  # a prompt of 4,000 characters
+KILL_SECONDS = 60.0  # a supervisor on another machine is waited for, then a process that does not end
+MAX_GRACE = 86_400.0
+
+
+class ControlHandler(RunsAPIHandler):
+    """Sends a request to a live run, also while the kernel is busy or gone."""
+
+    of_hosts = True
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}` of the answering event; null for a kill (at once)."""
+        size = len(self.request.body)
+        if size > MAX_REQUEST_BYTES:
+            raise HTTPError(413, f"The request has {size} bytes. Expected at most {MAX_REQUEST_BYTES}.")
+        kind, args, by = _parse_request(self.request.body)
+        folder = await self.find_run(run_id)
+        try:
+            state = (await self.run_in_thread(RunReader(folder).status)).state
+            if state not in LIVE_STATES:
+                raise HTTPError(409, f"The run is {state}, so it cannot handle the request.")
+            request_id = await self.run_in_thread(_submit_request, folder, kind, args, by, max_seconds=KILL_SECONDS)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.run_not_found(run_id) from None
+        except (
+            ValueError,
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # broken, elsewhere, stuck in a driver
+            raise HTTPError(409, "%s", error) from None
+        except OSError as error:  # another user's, behind a link, on a full disk
+            raise HTTPError(409, "%s", f"The request could not be written: {os_error_text(error)}") from None
+        self.set_status(202)
+        self.finish({"id": request_id})
+
+
+def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: str) -> str | None:
+    """Send a request and return its id; a kill is carried out at once, since it must work without a supervisor."""
+    if kind == "kill":
+        kill_run(folder, by)
+        return None
+    return send_request(folder, kind, args, by)
+
+
+def _parse_request(body: bytes) -> tuple[str, dict[str, object], str]:
+    try:
+        sent = json_value(body)
+    except NotPlainError:
+        raise HTTPError(400, "The body is not JSON.") from None
+    if not isinstance(sent, dict):
+        raise HTTPError(400, 'Expected a JSON object, as {"type": "stop"}.')
+    unknown = sorted(set(sent) - {"type", "args", "by"})
+    if unknown:
+        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}. Expected type, args and by.")
+    kind, args, by = sent.get("type"), sent.get("args", {}), sent.get("by", "server")
+    if kind not in REQUEST_TYPES:
+        raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
+    if not isinstance(by, str) or len(by) > 64:  # noqa: PLR2004
+        raise HTTPError(400, "by is not a string of at most 64 characters.")
+    return kind, _parse_args(kind, args), by
+
+
+def _parse_args(kind: str, args: object) -> dict[str, object]:
+    if kind == "set" and isinstance(args, dict):  # else it is refused below
+        try:
+            return check_changes(args)
+        except ValueError as error:
+            raise HTTPError(400, str(error)) from None
+    allowed = {"grace"} if kind == "stop" else set()
+    if not isinstance(args, dict) or not set(args) <= allowed:
+        kinds = {"stop": "an object with at most grace", "set": "an object with the settings to change"}
+        raise HTTPError(400, f"args of {kind} is not {kinds.get(kind, 'an empty object')}.")
+    grace = args.get("grace", 0)
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= MAX_GRACE:
+        raise HTTPError(400, f"grace is {str(grace)[:40]!r}. Expected seconds from 0 to {MAX_GRACE:.0f}.")
+    return args

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from llf_core.launch import launch
-from llf_core.launch.launchers import local
+from llf_core.launch.launchers import launcher
 
 
 def start_program(folder, env, command):
@@ -13,5 +13,5 @@ def start_program(folder, env, command):
     start_supervisor(folder, env, [sys.executable, sys.argv[2], str(folder.path), "brief"])
 
 
-start_supervisor, local.start_supervisor = local.start_supervisor, start_program
+start_supervisor, launcher.start_supervisor = launcher.start_supervisor, start_program
 print(launch(Path(sys.argv[1])).id, flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import create_run, list_runs, open_run, read_status
 from llf_core.runs.status import START_SECONDS, effective_status
 from tests.faults.jupyter import Jupyter, write_config

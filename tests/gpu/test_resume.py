@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import Checkpoints, read_status, status
 from llf_core.training.metrics_callback import ROUNDING
 from llf_core.training.session import run_attempt

@@ -17,7 +17,8 @@ from tornado.httpclient import HTTPClientError
 
 from llf_core import runs
 from llf_widgets.monitor.run_view import RunView
-from llf_widgets.server import control, handler
+from llf_widgets.server import handler
+from llf_widgets.server import runs as runs_module
 from llf_widgets.server.handler import RunsAPIHandler
 
 JUNK = {
@@ -261,7 +262,7 @@ async def test_what_takes_minutes_holds_up_no_look(ask, make_run, monkeypatch):
         begun.set()
         assert go_on.wait(60)
 
-    monkeypatch.setattr(control, "kill_run", kill_run)
+    monkeypatch.setattr(runs_module, "kill_run", kill_run)
     monkeypatch.setattr(handler, "FILE_THREADS", ThreadPoolExecutor(1))
     asking = asyncio.create_task(ask("runs", live.id, "control", body={"type": "kill"}))
     try:

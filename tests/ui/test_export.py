@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EVIL = "<img src=x onerror='window.llfHacked=1'>"
 QUANTIZED = f"""
-from llf_widgets.export_view.tables import receipt_json
+from llf_widgets.export_view.widget import receipt_json
 from llf_core.export import Receipt
 rows = [
     {{"quantization": "f16", "bytes": 2.7e8, "kl": 0.0, "perplexity": 12.5, "changed_greedy": 0.0}},

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from llf_core.launch import Run, attach
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import create_run
 from tests.processes import end, processes_of
 from tests.ssh_box import ROOT, box, until  # noqa: F401 - fixtures

@@ -97,7 +97,7 @@ def test_from_a_cell_to_a_run_and_back(cell, shell, tiny_model_dir):
 
 
 def test_a_function_is_found_by_its_name(cell, shell, monkeypatch, tiny_model_dir):
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", lambda *_: None)
     cell(SETUP)
     cell("@llf.reward(name='plain')\ndef f(answer):\n    return vowels(answer)")
     cell("%load_ext llf_widgets")

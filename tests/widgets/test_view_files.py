@@ -15,25 +15,23 @@ from llf_widgets.forms import (
     column_mapping,
     config_editor,
     fit_strip,
-    presets,
     preview,
     section,
     start_controls,
     sweep_form,
-    sweep_view,
     trained_parameters,
 )
-from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.section import FormWidget
 
 SOURCES = Path(__file__).parents[2] / "labextension" / "widgets"
 COMPONENTS = (
     column_mapping.ColumnMapping,
-    presets.PresetSelector,
+    config_editor.PresetSelector,
     preview.DataPreview,
     section.FormSection,
     start_controls.StartControls,
     sweep_form.SweepForm,
-    sweep_view.SweepRunTable,
+    sweep_form.SweepRunTable,
     config_editor.ConfigEditor,
     fit_strip.FitStrip,
     trained_parameters.TrainedParameters,

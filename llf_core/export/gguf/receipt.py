@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.compare import KL_LIMITS, LOGIT_LIMITS, answers_check, kl_check, logits_check
 from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, UNQUANTIZED, no_step, run
-from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import BEGINNING, MAX_ANSWER_TOKENS, MAX_POSITIONS, QUESTIONS, TEXT, TEXTS
-from llf_core.export.receipt import ReceiptCheck
+from llf_core.export.receipt import PlainResult, ReceiptCheck
 from llf_core.export.reference import prompt_ids
 from llf_core.models.step_forecast import free_memory
 

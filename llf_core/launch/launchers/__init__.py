@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config import ConfigError, Problem
 from llf_core.launch.environment import gpu_count
-from llf_core.launch.launchers.local import LOCAL
+from llf_core.launch.launchers.launcher import LOCAL
 from llf_core.launch.launchers.ray import RAY
 from llf_core.launch.launchers.slurm import SLURM
 from llf_core.launch.launchers.ssh import SSH

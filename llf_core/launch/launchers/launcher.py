@@ -1,9 +1,12 @@
-"""Base of the launchers."""
+"""Base of the launchers, and this machine: a detached supervisor process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from llf_core.launch.environment import gpu_count
+from llf_core.launch.local_process import start_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,3 +43,38 @@ class Launcher:
     def line(self) -> str:
         """Label and summary, for a list that a person chooses from."""
         return f"{self.label}: {self.summary}"
+
+
+def _unavailable(config: ConfigValues) -> str | None:
+    if config.launch.launch != LOCAL.name:
+        return None
+    if config.launch.launch_target is not None:
+        return (
+            f"`launch_target` is {config.launch.launch_target!r}, but `launch: local` has no target. Remove it, or set "
+            "`launch` to where the target is."
+        )
+    return too_few_gpus(config)
+
+
+def too_few_gpus(config: ConfigValues) -> str | None:
+    """Why a machine has too few GPUs for the processes of a config; None if it has enough or none."""
+    processes, gpus = config.launch.num_processes, gpu_count()
+    if processes > 1 and gpus and processes > gpus and not config.training.use_cpu:
+        return (
+            f"`num_processes` is {processes}, and this machine has {gpus} GPU{'s' if gpus > 1 else ''}, one for each "
+            f"process. Set num_processes: {gpus}, or use_cpu: true."
+        )
+    return None
+
+
+def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | None) -> None:
+    start_supervisor(folder, env, command)
+
+
+LOCAL = Launcher(
+    name="local",
+    label="This machine",
+    summary="Processes of this machine; with several, torchrun starts and ends them together.",
+    unavailable=_unavailable,
+    start=_start,
+)

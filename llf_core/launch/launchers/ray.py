@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.launch.detach import mark_failed, start_supervisor
 from llf_core.launch.launchers.launcher import Launcher
-from llf_core.launch.local_process import rendezvous_of
+from llf_core.launch.local_process import mark_failed, rendezvous_of, start_supervisor
 from llf_core.launch.queue import enqueue
 from llf_core.redaction.redact_text import URLS_VARIABLE
 from llf_core.runs import read_status, status, update_env

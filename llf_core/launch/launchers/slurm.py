@@ -14,8 +14,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from llf_core.launch.detach import environment_with_this_llf, mark_failed, start_supervisor
 from llf_core.launch.launchers.launcher import Launcher
+from llf_core.launch.local_process import environment_with_this_llf, mark_failed, start_supervisor
 from llf_core.launch.queue import enqueue
 from llf_core.redaction.redact_text import URLS_VARIABLE, is_secret_name
 from llf_core.runs import read_status, status, update_env

@@ -10,11 +10,9 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import gpu_count, packages
-from llf_core.launch.launchers.launcher import Launcher
-from llf_core.launch.launchers.local import too_few_gpus
-from llf_core.launch.local_process import node_rank, rendezvous_of
+from llf_core.launch.launchers.launcher import Launcher, too_few_gpus
+from llf_core.launch.local_process import node_rank, rendezvous_of, start_supervisor
 from llf_core.runs.config_file import read_config
 from llf_core.runs.folder import open_run, run_ids
 from llf_core.runs.listing import shown_status

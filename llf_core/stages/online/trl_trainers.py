@@ -15,7 +15,7 @@ from llf_core.generation.generate import continuations, without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints
-from llf_core.runs.phases import ProgressEvents
+from llf_core.runs.writer import ProgressEvents
 from llf_core.stages.base.loop import RNGState, TrainingLoop
 from llf_core.stages.base.ranks import rank
 

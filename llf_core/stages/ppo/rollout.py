@@ -13,7 +13,7 @@ from llf_core.data.collate import BATCH_SPLIT_PER_TOKEN
 from llf_core.generation.generate import continuations, without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.models.memory import is_out_of_memory
-from llf_core.runs.phases import ProgressEvents
+from llf_core.runs.writer import ProgressEvents
 from llf_core.stages.base.loop import empty_caches
 from llf_core.stages.completion_scores import check_finite
 from llf_core.stages.ppo.batch import answer_batch

@@ -99,7 +99,7 @@ def test_a_demo_whose_supervisor_does_not_start(llf, monkeypatch):
         raise RuntimeError("The run's supervisor did not start: no.")
 
     monkeypatch.setattr(start, "load_checked_config", lambda config, *_: config)
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", fail)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", fail)
     assert said(llf("demo")) == "The run's supervisor did not start: no."
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data import prepare
 from llf_core.data.align import PEEK_ROWS
 from llf_core.data.inspect import Inspection

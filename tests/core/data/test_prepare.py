@@ -415,7 +415,7 @@ def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, wr
 
 
 def test_a_long_preparation_says_how_far_it_is(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr("llf_core.runs.phases.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("llf_core.runs.writer.INTERVAL_SECONDS", 0.0)
     write(GOOD)
     heard = []
     prepare(make_config(), tokenizer, progress=lambda *far: heard.append(far))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llf_core.export.compare import compare_all, kl_check, logits_check
-from llf_core.export.plain_result import PlainResult
+from llf_core.export.receipt import PlainResult
 from llf_core.export.reference import Reference
 
 

@@ -16,8 +16,7 @@ import torch
 from transformers import AutoTokenizer
 
 from llf_core.export import ExportError, export, exports, read_receipt
-from llf_core.export.exports import bytes_of_size
-from llf_core.export.publish import HIDDEN, hidden_folder, put, remove_left_over
+from llf_core.export.exports import HIDDEN, bytes_of_size, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import Receipt, ReceiptCheck, checksums_of_files, write_receipt
 from llf_core.export.source import bytes_of_weights, combine_adapters
 from llf_core.runs import archive

@@ -10,9 +10,8 @@ import torch
 from llf_core.export.compare import answers_check
 from llf_core.export.gguf.loss_of_quality import Probe, quality_loss
 from llf_core.export.gguf.receipt import _check_tokens
-from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import TEXTS
-from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt, write_receipt
+from llf_core.export.receipt import PlainResult, Receipt, ReceiptCheck, read_receipt, write_receipt
 from llf_core.export.reference import Reference
 
 

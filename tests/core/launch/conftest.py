@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.launch import Run, detach
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch import Run, local_process
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import create_run
 from tests.processes import end, processes_of
 
@@ -24,7 +24,7 @@ def no_process_stays(llf_home):
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """A supervisor may take its time to begin, on a machine that others use too."""
-    monkeypatch.setattr(detach, "REGISTRATION_SECONDS", 250.0)
+    monkeypatch.setattr(local_process, "REGISTRATION_SECONDS", 250.0)
 
 
 @pytest.fixture

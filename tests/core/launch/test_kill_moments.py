@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llf_core.launch import Run, detach
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch import Run, local_process
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import Checkpoints, create_run, read_status
 
 MOMENTS = 9
@@ -147,7 +147,7 @@ def test_the_supervisor_at_every_write(command, point):
 
 @pytest.mark.parametrize("point", ["status.written:1", "status.renamed:1"])
 def test_a_supervisor_that_dies_at_its_first_word_is_an_error_at_once(command, point, monkeypatch):
-    monkeypatch.setattr(detach, "REGISTRATION_SECONDS", 1e6)  # its end is noticed, not the time
+    monkeypatch.setattr(local_process, "REGISTRATION_SECONDS", 1e6)  # its end is noticed, not the time
     folder = create_run("a: 1\n", "fault")
     with pytest.raises(RuntimeError, match="did not start"):
         start_supervisor(folder, {"LLF_FAULT": f"{point}@supervisor_process"}, command(folder, "brief"))

@@ -20,7 +20,7 @@ def config(tmp_path):
 @pytest.fixture
 def no_start(monkeypatch):
     """Folders are made; nothing is started."""
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", lambda *_: None)
 
 
 def test_a_sweep_is_a_run_for_each_combination(config, no_start):
@@ -94,7 +94,7 @@ def test_what_was_started_before_an_error_is_told(config, monkeypatch):
         if next(left, None) is None:
             raise OSError("No space left on device.")
 
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", full)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", full)
     said = r"^No space left on device\. 2 of the 3 runs had already been started and stay in the queue\.$"
     with pytest.raises(RuntimeError, match=said):
         sweep(config, {"lora_rank": [2, 4, 8]})

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.launch.queue import MachineLoad, QueuePosition, enqueue
 from llf_core.runs import create_run, send_request, status
 from llf_widgets.monitor.run_tracker import queue_text

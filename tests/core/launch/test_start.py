@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.launch import attach, detach, launch, sweep
+from llf_core.launch import attach, launch, local_process, sweep
 from llf_core.launch.start import RowsError
 from llf_core.runs import home, list_runs
 from tests.processes import wait_for_supervisor
@@ -61,7 +61,7 @@ def test_a_system_that_starts_no_process_fails_the_run_with_the_reason(nothing, 
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
-    monkeypatch.setattr(detach, "subprocess", SimpleNamespace(Popen=refuse, **names))
+    monkeypatch.setattr(local_process, "subprocess", SimpleNamespace(Popen=refuse, **names))
     with pytest.raises(RuntimeError, match="did not start: Resource temporarily unavailable"):
         launch(CONFIG, command=nothing)
     (row,) = list_runs().rows

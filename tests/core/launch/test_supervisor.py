@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.detach import start_supervisor
-from llf_core.launch.local_process import THREAD_VARIABLES
+from llf_core.launch.local_process import THREAD_VARIABLES, start_supervisor
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
 from llf_core.runs.files import locked, replace_file
 from llf_core.runs.jsonl import append
@@ -300,7 +299,7 @@ def test_a_log_that_is_a_folder_is_no_full_disk(command):
 STARTER = """
 import sys
 from pathlib import Path
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import RunFolder
 start_supervisor(RunFolder(Path(sys.argv[1])), command=sys.argv[2:])
 print("started", flush=True)

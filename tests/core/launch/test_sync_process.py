@@ -9,8 +9,8 @@ import pytest
 from llf_core.config import ConfigError
 from llf_core.config.sections import is_place
 from llf_core.launch import Run, launch
-from llf_core.launch.detach import start_supervisor
 from llf_core.launch.fetch_run import fetch
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import create_run, read_status
 from llf_core.runs.folder import run_ids
 from llf_core.runs.run_store import RunStore, SyncError, run_place

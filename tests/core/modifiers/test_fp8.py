@@ -8,7 +8,7 @@ from llf_core.acceleration.patching.install import accelerate
 from llf_core.config import quantizers, validate
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError
-from llf_core.modifiers import fp8
+from llf_core.modifiers import precision
 from llf_core.runs import RunReader, read_status
 from tests.core.acceleration.architectures import tiny
 from tests.core.modifiers.test_mixture_of_depths import flattened, rows
@@ -20,7 +20,7 @@ pytest.importorskip("torchao")
 def with_card(monkeypatch):
     """A machine that passes for one with a card, whose products of 8-bit floats this CPU computes."""
     monkeypatch.setattr(quantizers, "has_cuda", lambda: True)
-    monkeypatch.setattr(fp8, "check_card", lambda device: None)
+    monkeypatch.setattr(precision, "check_card", lambda device: None)
 
 
 def rounded(tensor, axis):
@@ -36,7 +36,7 @@ def test_a_layer_computes_products_of_8_bit_floats():
     model = tiny("llama", torch.float32)
     layer = model.model.layers[0].mlp.up_proj
     weight, head = layer.weight, model.lm_head
-    assert fp8.convert(model) == 14  # 4 of attention and 3 of the MLP, in two blocks
+    assert precision.convert(model) == 14  # 4 of attention and 3 of the MLP, in two blocks
     assert model.lm_head is head
     layer = model.model.layers[0].mlp.up_proj
     assert layer.weight is weight
@@ -65,7 +65,7 @@ def test_the_fast_path_does_not_bypass_it(method, monkeypatch):
     config = RunConfig.load({"dataset": "llf_demo", "finetuning_type": method, "lora_rank": 16, "pure_bf16": True})
     model = apply_method(tiny("llama", torch.bfloat16), config)
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
-    assert fp8.convert(model) == 14
+    assert precision.convert(model) == 14
     assert [name for name, one in model.named_parameters() if one.requires_grad] == trained
     assert accelerate(model).flattens
     calls, own = [], Float8Linear.forward
@@ -112,11 +112,11 @@ def test_an_older_card_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA RTX A6000")
     with pytest.raises(ModelError, match=r"NVIDIA RTX A6000 has compute capability 8\.6\. Expected 8\.9"):
-        fp8.check_card(torch.device("cuda"))
+        precision.check_card(torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    fp8.check_card(torch.device("cuda"))
+    precision.check_card(torch.device("cuda"))
 
 
 def test_a_model_without_layers_for_it_is_refused():
     with pytest.raises(ModelError, match="has no linear layers that can compute in 8-bit floats"):
-        fp8.convert(tiny("gpt2", torch.float32))
+        precision.convert(tiny("gpt2", torch.float32))

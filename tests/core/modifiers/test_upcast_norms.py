@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llf_core.modifiers.upcast_norms import upcast_norms
+from llf_core.modifiers.precision import upcast_norms
 from llf_core.runs import RunReader
 from tests.core.acceleration.architectures import tiny
 

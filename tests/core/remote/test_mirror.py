@@ -9,7 +9,7 @@ import yaml
 
 from llf_core.config import RunConfig
 from llf_core.launch import Run, attach
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.remote.address import AddressError, Host, parse_address
 from llf_core.remote.open_mirror import list_remote
 from llf_core.remote.ssh import RemoteError

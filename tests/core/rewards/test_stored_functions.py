@@ -52,7 +52,7 @@ def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_start")

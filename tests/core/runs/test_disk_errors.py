@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.local_process import start_supervisor
 from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, list_runs, read_status, status
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 

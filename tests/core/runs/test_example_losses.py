@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
+from llf_core.runs.metric_columns import OUTLIER_KINDS, ExampleLosses
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_rows_of_a_cell_reach_runs_on_another_disk(another_disk, monkeypatch):
     home().mkdir(parents=True)
     (another_disk / "runs").mkdir()
     (home() / "runs").symlink_to(another_disk / "runs")
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", lambda *_: None)
     config = {"stage": "sft", "max_steps": 1}
     rows = [{"instruction": "a", "output": "b"}] * 3
     run = start.launch(config, rows=rows, name="far")

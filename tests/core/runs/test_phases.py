@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llf_core.runs import RunReader, RunWriter, phases
-from llf_core.runs.phases import ProgressEvents
+from llf_core.runs import RunReader, RunWriter, writer
+from llf_core.runs.writer import ProgressEvents
 
 
 def told(folder):
@@ -18,7 +18,7 @@ def test_quick_work_says_nothing(folder):
 
 def test_long_work_speaks_every_two_seconds_and_at_its_end(folder, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(phases.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(writer.time, "monotonic", lambda: clock[0])
     work = ProgressEvents(RunWriter(folder, 1), "rollout", 5, step=7)
     said = []
     for done, passed in ((1, 1.9), (1, 0.2), (2, 1.0), (3, 1.1), (5, 0.1), (5, 0.1)):
@@ -30,5 +30,5 @@ def test_long_work_speaks_every_two_seconds_and_at_its_end(folder, monkeypatch):
 
 
 def test_without_a_run_the_asker_alone_is_told(monkeypatch):
-    monkeypatch.setattr(phases, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "INTERVAL_SECONDS", 0.0)
     assert ProgressEvents(None, "data")(1, dataset="x")

@@ -61,7 +61,7 @@ def test_two_users_take_the_same_locks():
 
 
 def test_resume_and_branch_leave_no_descriptor_open(folder, monkeypatch):
-    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.launcher.start_supervisor", lambda *_: None)
     monkeypatch.setattr("llf_core.launch.resume.check_stored", lambda *_: None)
     monkeypatch.setattr("llf_core.launch.resume.check_run", lambda *_, **__: None)
     own = Checkpoints(folder)

@@ -69,7 +69,7 @@ def test_the_first_loss_is_the_plain_formula(trained, teacher, tiny_model_dir):
     student, wise = (AutoModelForCausalLM.from_pretrained(path).double() for path in (tiny_model_dir, teacher))
     # The first step's four examples are not known here: those of all are a mean that no four need to have. So each
     # example's own cost is looked up in what the run has noted of its step.
-    from llf_core.runs.example_losses import ExampleLosses
+    from llf_core.runs.metric_columns import ExampleLosses
 
     noted = ExampleLosses(fast)
     noted.refresh()

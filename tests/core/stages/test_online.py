@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.runs import Checkpoints, RunReader, create_run, phases, send_request, status
+from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status
+from llf_core.runs import writer as writer_module
 from llf_core.runs.trust import sign_run
 from llf_core.stages.base.stage import make_stage
 from llf_core.user_functions.function_source import write_code
@@ -117,7 +118,7 @@ def test_what_a_run_writes_of_drawn_answers(make_online):
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_online, monkeypatch):
-    monkeypatch.setattr(phases, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(writer_module, "INTERVAL_SECONDS", 0.0)
     folder = make_online(max_steps=2)
     assert attempt(folder) == 0
     told = [event for event in events(folder, "progress") if event["what"] == "rollout"]

@@ -87,7 +87,7 @@ def test_pairs_may_be_streamed(trained, pairs):
 
 
 def test_the_loss_of_each_pair_is_kept(trained, pairs):
-    from llf_core.runs.example_losses import ExampleLosses
+    from llf_core.runs.metric_columns import ExampleLosses
 
     folder, _ = trained(stage="rm", dataset=pairs, max_steps=2)
     kept = ExampleLosses(folder)

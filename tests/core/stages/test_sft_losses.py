@@ -10,8 +10,8 @@ from torch.nn import functional
 from llf_core.acceleration.kernels.cross_entropy import nll_sum
 from llf_core.acceleration.patching.causal_head import Head
 from llf_core.config import RunConfig, validate
+from llf_core.config.data import IGNORED
 from llf_core.config.declarations.stages.sft import SFTOptions
-from llf_core.config.ignore_index import IGNORED
 from llf_core.doctor.rule import RunMetrics
 from llf_core.runs import RunReader
 from llf_core.stages.sft import dft_weights, eaft_weights, token_weights
@@ -131,7 +131,7 @@ def test_asft_equals_the_plain_formula_after_a_step(trained, tiny_model_dir):
         model.save_pretrained(other)
     from llf_core.data import prepare
     from llf_core.models import load_tokenizer, resolve_model
-    from llf_core.runs.example_losses import ExampleLosses
+    from llf_core.runs.metric_columns import ExampleLosses
 
     folder, _ = trained(use_asft_loss=True, asft_alpha=0.3, ref_model=str(other), max_steps=1)
     config = RunConfig.load(folder.config)

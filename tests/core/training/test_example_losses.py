@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llf_core.runs import RunReader
-from llf_core.runs.example_losses import ExampleLosses
+from llf_core.runs.metric_columns import ExampleLosses
 from llf_core.stages.sft import SFT
 from tests.core.training.cramped import cramped
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from llf_core.config import RunConfig
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data import Collator, prepare
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.estimate import Forecaster, find_devices

@@ -20,7 +20,7 @@ from llf_core.runs.step_counters import read_counters
 from llf_core.stages.base.loop import DoesNotFitError
 from llf_core.stages.sft import SFT
 from llf_core.training.failures import explain_failure
-from llf_core.training.oom_messages import single_example_error
+from llf_core.training.memory_plan import single_example_error
 from llf_core.training.session import run_attempt
 from tests.core.training.cramped import ABSURD, cramped
 from tests.core.training.small_trainer import LENGTHS, examples, make_trainer

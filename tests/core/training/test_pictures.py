@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoModelForSequenceClassi
 
 from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig
-from llf_core.config.ignore_index import IGNORED
+from llf_core.config.data import IGNORED
 from llf_core.data import Collator, DataError, prepare
 from llf_core.data.conversation import Medium
 from llf_core.data.inspect import Inspection

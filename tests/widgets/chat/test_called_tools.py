@@ -17,7 +17,7 @@ from llf_core.config import RunConfig
 from llf_core.runs import create_run
 from llf_core.training.session import run_attempt
 from llf_widgets.chat import models as shared
-from llf_widgets.chat.tools import tool_schema
+from llf_widgets.chat.settings import tool_schema
 from llf_widgets.chat.widget import Chat
 from tests.core.chat.server.test_serve import Process, compute_in_float32
 from tests.tiny import STOP, tiny_llama, tiny_tokenizer

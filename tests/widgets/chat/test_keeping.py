@@ -8,9 +8,8 @@ import pytest
 
 from llf_core.chat.conversation import new_conversation
 from llf_core.chat.target import Target
-from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.replies import kept_json
-from llf_widgets.chat.turns import turns_of
+from llf_widgets.chat.turns import keep, kept_rows, turns_of, undo
 
 BASE = Target("a", "base model", "model_name_or_path: tiny\n", model="tiny")
 

@@ -11,7 +11,7 @@ from llf_core.chat.kept_examples import keep_example
 from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part, picture_url
 from llf_core.runs.jsonl import records
 from llf_widgets.chat import models as shared
-from llf_widgets.chat.pictures import AddedPictures, shown_url
+from llf_widgets.chat.turns import AddedPictures, shown_url
 from llf_widgets.chat.widget import Chat
 from tests.tiny import picture_file, save_tiny_llava
 from tests.widgets.chat.test_chat import done, page, until

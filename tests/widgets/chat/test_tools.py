@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from llf_core.chat.conversation import new_conversation
-from llf_widgets.chat.tools import CellTools, call_tool, tool_schema
+from llf_widgets.chat.settings import CellTools, call_tool, tool_schema
 
 
 def weather(city: str, days: int = 1, *, exact: bool = False) -> dict[str, object]:

@@ -21,8 +21,8 @@ from llf_core.runs.evaluations import (
 )
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import NONE, comparison_sections
+from llf_widgets.compare.labels import named_groups
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
-from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.monitor.ranking import ranked_metric
 from llf_widgets.monitor.run_tracker import RunTracker

@@ -3,9 +3,8 @@
 import pytest
 import yaml
 
-from llf_widgets.compare.labels import MAX_LENGTH, differing, labels, middle, value_of
+from llf_widgets.compare.labels import MAX_LENGTH, differing, labels, middle, named_groups, value_of
 from llf_widgets.compare.plotly_figure import figure_json
-from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.run_tracker import RunTracker
 from tests.widgets.drawn_charts import axes_of
 from tests.widgets.monitor.conftest import trainer

@@ -14,8 +14,7 @@ from llf_core.chat.target import TargetError
 from llf_core.export import ExportError, Receipt, ReceiptCheck, read_receipt
 from llf_core.export.receipt import FailedReceiptError
 from llf_widgets.export_view import start, widget
-from llf_widgets.export_view.tables import receipt_json, summary_html, summary_text
-from llf_widgets.export_view.widget import STOPPED, ExportView
+from llf_widgets.export_view.widget import STOPPED, ExportView, receipt_json, summary_html, summary_text
 from tests.attempts import data_file, make_run, settings, trained
 
 __all__ = ["data_file", "make_run", "settings", "trained"]

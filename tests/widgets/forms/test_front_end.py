@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_widgets import view_files
-from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.section import FormWidget
 
 SOURCES = Path(__file__).parents[3] / "labextension" / "widgets"
 WITHOUT_CHARTS = [

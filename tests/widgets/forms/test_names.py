@@ -8,9 +8,9 @@ import pytest
 
 from llf_core.config.name_checks import query_hub
 from llf_core.config.name_checks.hub import Answer
-from llf_widgets.forms.hub_lookup import DEBOUNCE_SECONDS, HubLookup
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
+from llf_widgets.forms.suggestions import DEBOUNCE_SECONDS, HubLookup
 from tests.core.config.name_checks.test_check import hanging
 from tests.core.models.hub_server import Hub, serve
 
@@ -88,7 +88,7 @@ def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path, online):
             assert asks.wait(60)
             return query_hub(questions, 60.0)
 
-        monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", query_later)
+        monkeypatch.setattr("llf_widgets.forms.suggestions.query_hub", query_later)
         assert typed(studio, "model_name_or_path", "somebody/modl") < AT_ONCE
         assert row(studio, "model_name_or_path")["messages"] == []
         asks.set()
@@ -126,7 +126,7 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
         asked.append([one.name for one in questions])
         return {}
 
-    monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", ask)
+    monkeypatch.setattr("llf_widgets.forms.suggestions.query_hub", ask)
     names = HubLookup(lambda: None)
     typed = [f"somebody/{'abcdefgh'[:end]}" for end in range(1, 9)]
     checks = [FormState({"dataset": "llf_demo", "model_name_or_path": name}).name_check for name in typed]
@@ -136,7 +136,7 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
         assert seconds == DEBOUNCE_SECONDS
         names.request(next(rest))  # the next letter comes while it waits; at last the name is deleted
 
-    monkeypatch.setattr("llf_widgets.forms.hub_lookup.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr("llf_widgets.forms.suggestions.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     names.request(next(rest))
     names.join(60)
     assert (asked, next(rest, None)) == ([], None)  # what was typed is gone before anybody asked
@@ -149,7 +149,7 @@ def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatc
         waited.append(opened.wait(60))
         return dict.fromkeys(questions, Answer(None, "it was not asked"))
 
-    monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", query)
+    monkeypatch.setattr("llf_widgets.forms.suggestions.query_hub", query)
     with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
         studio = Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})
@@ -167,8 +167,8 @@ def test_a_form_that_cannot_be_drawn_does_not_end_the_questions(monkeypatch):
         raise OSError("a weight file cannot be read")
 
     seen = []
-    monkeypatch.setattr("llf_widgets.forms.hub_lookup.DEBOUNCE_SECONDS", 0.01)
-    monkeypatch.setattr("llf_widgets.forms.hub_lookup.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("llf_widgets.forms.suggestions.DEBOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr("llf_widgets.forms.suggestions.RETRY_SECONDS", 0.0)
     names = HubLookup(fail)
     questions = FormState({"dataset": "llf_demo", "model_name_or_path": "somebody/model"}).name_check.questions
     for times in (1, 2):

@@ -11,7 +11,7 @@ from llf_core.config import ConfigError
 from llf_core.launch import Run
 from llf_core.runs import RunWriter, create_run, status
 from llf_widgets.forms import preflight
-from llf_widgets.forms.sweep_view import SweepView
+from llf_widgets.forms.sweep_form import SweepView
 from tests.widgets.forms.test_studio import tell, type_into
 
 if TYPE_CHECKING:

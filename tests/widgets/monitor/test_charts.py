@@ -19,9 +19,8 @@ from llf_core.runs.charts import Chart
 from llf_core.runs.status import begin_attempt
 from llf_widgets.monitor import Monitor, summary_bundle
 from llf_widgets.monitor.chart_data import chart_data
-from llf_widgets.monitor.chart_grid import chart_grid
 from llf_widgets.monitor.mime_bundle import saved_image
-from llf_widgets.monitor.plotly_figure import figure_json
+from llf_widgets.monitor.plotly_figure import chart_grid, figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.plotly_layout import encode_arrays
 from tests.widgets.drawn_charts import axes_of, texts, trace, traces_of, y_axis
@@ -411,9 +410,9 @@ def test_a_row_of_the_table_is_a_chart(monkeypatch, row, after):
 
 
 def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeypatch, trainer):
+    from llf_widgets.compare.labels import named_groups
     from llf_widgets.compare.plotly_figure import available_curves
     from llf_widgets.compare.plotly_figure import figure_json as compared
-    from llf_widgets.compare.run_group import named_groups
 
     run = trainer()
     run.steps(1, 5, **{"galore/rank": 7.0})

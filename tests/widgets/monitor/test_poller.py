@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from llf_widgets.monitor.poller import Poller
+from llf_widgets.monitor.snapshot import Poller
 
 
 def test_ends_by_itself_when_nothing_more_comes():
@@ -56,7 +56,7 @@ def test_a_start_during_the_last_look_is_not_lost():
 
 
 def test_stop_ends_it_without_waiting_for_the_rest(monkeypatch):
-    monkeypatch.setattr("llf_widgets.monitor.poller.MAX_INTERVAL", 1000.0)
+    monkeypatch.setattr("llf_widgets.monitor.snapshot.MAX_INTERVAL", 1000.0)
     seen = threading.Event()
 
     def poll():

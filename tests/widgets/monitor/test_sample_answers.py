@@ -2,7 +2,7 @@
 
 import json
 
-from llf_widgets.monitor.sample_answers import MAX_CHARACTERS, MAX_STEPS, NEWEST_STEPS, SampleAnswers
+from llf_widgets.monitor.completions import MAX_CHARACTERS, MAX_SAMPLE_STEPS, NEWEST_STEPS, SampleAnswers
 
 
 def answer(step, text, of="tuned", prompt="Hi?"):
@@ -33,7 +33,7 @@ def test_many_steps_are_thinned_out_and_long_texts_cut():
     timeline.add(answer(step, "x" * 3000) for step in range(1, 1001))
     (row,) = timeline.view(older=1)
     assert row["older"] == 0
-    assert len(row["steps"]) == len(row["texts"]) == MAX_STEPS
+    assert len(row["steps"]) == len(row["texts"]) == MAX_SAMPLE_STEPS
     assert (row["steps"][0], row["steps"][-1]) == (1, 1000)
     assert {len(text) for text in row["texts"]} == {MAX_CHARACTERS}
 

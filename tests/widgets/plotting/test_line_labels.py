@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from llf_widgets.plotting.line_labels import LineEnd, end_labels, label_shifts, last_point, value_range
-from llf_widgets.plotting.plotly_layout import Axes
+from llf_widgets.plotting.plotly_layout import Axes, LineEnd, end_labels, label_shifts, last_point, value_range
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Names, Section, option
-from llf_core.config.reference_model import named_reference, names_reference
 from llf_core.config.rule import Fix, Rule, no_effect
+from llf_core.config.rules.conditions import named_reference, names_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

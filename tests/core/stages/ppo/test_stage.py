@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import validate
 from llf_core.redaction.redact_text import URLS_VARIABLE
 from llf_core.rewards import Reward, WeightedSum
-from llf_core.runs import Checkpoints, RunReader, phases, read_status, send_request, status
+from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, writer
 from llf_core.runs.trust import sign_run
 from llf_core.stages.base.context import StopTraining
 from llf_core.stages.completion_scores import SampledCompletion, Score, check_finite
@@ -193,7 +193,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_context, monkeypatch)
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_context, monkeypatch):
-    monkeypatch.setattr(phases, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "INTERVAL_SECONDS", 0.0)
     stage = PPO(make_context())
     stage.batches([{}, {}])
     told = [event for event in events(stage.context.folder, "progress") if event["what"] != "data"]
