@@ -68,7 +68,7 @@ def test_the_reference_is_current_and_names_every_key(tmp_path):
     main([str(tmp_path)])
     text = (docs / "config.md").read_text(encoding="utf-8")
     assert text == reference(), "run: python -m llf_core.config.reference_docs"
-    for name in ("config.md", "llama_factory.md"):
+    for name in ("config.md", "llama_factory.md", "methods.md"):
         written = (tmp_path / name).read_text(encoding="utf-8")
         assert written == (docs / name).read_text(encoding="utf-8"), "run: python -m llf_core.config.reference_docs"
     for spec in fields():
