@@ -254,7 +254,7 @@ def runs_branch(
 ) -> None:
     """Start a new run from a checkpoint of another run, with changed settings, to compare both."""
     from llf_core.untrusted import NotPlainError
-    from llf_core.untrusted.plain_json import yaml_value
+    from llf_core.untrusted.plain_yaml import yaml_value
 
     found = attach_run(run)
     given: dict[str, object] = {}

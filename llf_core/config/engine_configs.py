@@ -13,7 +13,7 @@ from llf_core.config.option import flag, same_value
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.rule import Problem
 from llf_core.untrusted import NotPlainError, read_text
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.config.read_config import RequestedConfig

@@ -21,7 +21,7 @@ from llf_core.config.rule import Problem
 from llf_core.config.rules.conditions import optimizer_options
 from llf_core.config.sections import assignments
 from llf_core.untrusted import NotPlainError
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable

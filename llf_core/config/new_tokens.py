@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.chat_templates import entries
 from llf_core.config.paths import expanded
 from llf_core.untrusted import NotPlainError, UnreadableError, read_text
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues

@@ -22,7 +22,7 @@ from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.rule import Problem
 from llf_core.untrusted import MAX_DEPTH, NotPlainError, UnreadableError, json_value, read_text, too_deep
-from llf_core.untrusted.plain_json import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
+from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
 OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
 """A line of JSON that begins with a string."""

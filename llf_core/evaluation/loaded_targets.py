@@ -25,7 +25,7 @@ from llf_core.models.reward_model import generates
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs import RunFolder, open_run
 from llf_core.runs.evaluations import EvaluatedTarget, copy_result, find_result, model_evaluations, settings_key
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
 from llf_core.untrusted import MODEL_SETTINGS_BYTES, NotPlainError, UnreadableError, leads_to_file, open_file
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

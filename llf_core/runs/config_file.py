@@ -9,7 +9,7 @@ from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.formatting import strip_bidi_nested
 from llf_core.untrusted import NotPlainError, UnreadableError, open_file, read_object, read_text
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

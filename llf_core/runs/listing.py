@@ -25,7 +25,7 @@ from llf_core.runs.pace import CurveSummary, Pace, curve_summary, evaluated, las
 from llf_core.runs.parameter_grid import parameter_grid
 from llf_core.runs.status import BrokenRunError, effective_status, is_never_started, kept_reason, read_status
 from llf_core.untrusted import NotPlainError, open_file
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from llf_core.redaction import redact_nested
 from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
 from llf_core.untrusted import NotPlainError, read_text
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 from llf_core.user_error import BAD_CONFIG, UserError
 from llf_core.user_functions.function_kind import shown
 

@@ -10,7 +10,7 @@ from llf_core.config.field_specs import plain
 from llf_core.config.number_format import exact
 from llf_core.config.option import split_names
 from llf_core.untrusted import NotPlainError, json_value
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.config import FieldSpec

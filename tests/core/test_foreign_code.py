@@ -380,17 +380,11 @@ def test_pickles_in_a_checkpoint_run_nothing(trained, mark):
 
 def test_every_loader_asks_for_permission():
     """No other line hands the config's `trust_remote_code` on."""
-    asks = {"remote_code.py", "foreign_code.py"}
-    aside = asks | {
-        "deferred_modules.py",
-        "hub.py",
-        "hubs.py",
-        "process.py",
-        "preference.py",
-    }  # what is fetched, and what is said of it
+    of_config = {f"config/rules/{name}.py" for name in ("model", "process", "stages")}  # what is said of it
+    of_fetching = {f"models/{name}.py" for name in ("hub", "lazy_imports", "model_source")}
     root = Path(llf_core.__file__).parent
-    for path in root.rglob("*.py"):
-        assert ".trust_remote_code" not in path.read_text() or path.name in aside, path
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if ".trust_remote_code" in path.read_text()}
+    assert found == {"runs/foreign_code.py"} | of_config | of_fetching
 
 
 def test_a_reference_that_is_no_path_is_shown_as_it_is(tmp_path):

@@ -22,7 +22,7 @@ from llf_core.config.paths import expanded
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.install_command import install_command
 from llf_core.models.errors import first_line
-from llf_core.untrusted.plain_json import yaml_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

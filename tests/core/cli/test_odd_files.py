@@ -85,9 +85,9 @@ def test_an_output_without_room_ends_in_a_sentence(tmp_path, arguments):
     assert "The output cannot be written: File too large." in done.stderr
 
 
-@pytest.mark.parametrize("inside", ["tempfile.gettempdir", "errors.in_a_sentence()(tempfile.gettempdir)"])
+@pytest.mark.parametrize("inside", ["tempfile.gettempdir", "terminal.in_a_sentence()(tempfile.gettempdir)"])
 def test_a_system_without_a_temporary_folder_is_told_in_a_sentence(tmp_path, inside):
-    code = f"import tempfile; from llf_core.cli import application, errors; application.app = {inside}"
+    code = f"import tempfile; from llf_core.cli import application, terminal; application.app = {inside}"
     done = run_without_room([sys.executable, "-c", f"{code}; application.main()"], tmp_path / "output")
     assert done.returncode == 1
     assert done.stderr.startswith("Error No usable temporary directory found in ")

@@ -23,9 +23,9 @@ CHILD = """
 import sys
 from llf_core.runs.process_log import log_to
 log_to("stderr")
-from llf_core.models import embedded_model, embedded_wheel, resolve_model
-embedded_wheel.SHA256 = embedded_model.SHA256 = sys.argv[1]
-embedded_wheel.LOG_SECONDS = 0.1
+from llf_core.models import embedded_model, resolve_model
+embedded_model.SHA256 = sys.argv[1]
+embedded_model.LOG_SECONDS = 0.1
 print(resolve_model("smollm2-135m-instruct").path)
 """
 

@@ -89,8 +89,7 @@ def watch(event, args):
 root = os.environ["LLF_HOME"]
 from llf_core.launch import attach
 from llf_core.runs import *
-from llf_core.runs import bin, change_journal, checkpoints, config_file, example_losses
-from llf_core.runs import files, latest_metrics, pace, uploads
+from llf_core.runs import bin, checkpoints, config_file, control, files, metric_columns, pace, uploads
 from llf_core.runs.folder import find_run
 from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
@@ -109,7 +108,7 @@ for step in range(1, 4):
     writer.examples(step, [1, 2], [1.0, 2.0], [3, 4])
 writer.event("warning", message="One."); writer.sample(step=1, kind="answer", prompt="a", text="b", of="tuned")
 folder.log.write_text("a line\\n"); folder.resolved.write_text("device: cpu\\n")
-update_env(folder, device={"name": "cpu"}); change_journal.write_replay(folder, [])
+update_env(folder, device={"name": "cpu"}); control.write_replay(folder, [])
 own = Checkpoints(folder); own.path(3).mkdir(parents=True); (own.path(3) / "w.bin").write_bytes(b"x"); own.finish(3)
 (own.path(3) / "llf_state.json").write_text("{}"); (own.path(3) / "trainer_state.json").write_text("{}")
 folder.output.mkdir(); (folder.output / "adapter_config.json").write_text('{"r": 8}')
@@ -122,7 +121,7 @@ run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
 view = RunView(folder); view.updates({}, ViewOptions(details=True)); mime_bundle(view.tracker)
 read_run(folder); RunDetails(folder).read(); config_file.non_default_config(folder); config_file.run_config(folder)
-example_losses.ExampleLosses(folder).refresh(); change_journal.read_changes(folder)
+metric_columns.ExampleLosses(folder).refresh(); control.read_changes(folder)
 Doctor(folder, 1e9).look(); reward_names(folder)
 for _ in zip_chunks(folder.output, files_below(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay

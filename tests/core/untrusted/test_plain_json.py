@@ -5,7 +5,8 @@ import json
 import pytest
 
 from llf_core.untrusted import NotPlainError, json_value
-from llf_core.untrusted.plain_json import MAX_DEPTH, MAX_NODES, Document, yaml_value
+from llf_core.untrusted.plain_json import MAX_DEPTH
+from llf_core.untrusted.plain_yaml import MAX_NODES, Document, yaml_value
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
     f"{chr(98 + place)}: &{chr(98 + place)} [{','.join(['*' + chr(97 + place)] * 9)}]" for place in range(9)

@@ -11,8 +11,7 @@ import pytest
 import llf_core.launch
 from llf_core.config.field_specs import field
 from llf_core.config.sections import STRATEGIES
-from llf_core.launch import launchers
-from llf_core.launch.launchers import LAUNCHERS, keys_of_place, place_of
+from llf_core.launch.launchers import LAUNCHERS, keys_of_place, launcher, place_of
 from llf_widgets.forms import Studio
 from tests.widgets.forms.test_studio import row, section, tell, type_into
 
@@ -169,7 +168,7 @@ def test_the_text_of_on_means_what_the_form_has(chosen: dict[str, Any], on: str)
 def test_too_many_processes_for_the_gpus_are_an_error_beside_the_field(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launchers.local, "gpu_count", lambda: 1)
+    monkeypatch.setattr(launcher, "gpu_count", lambda: 1)
     type_into(studio, "num_processes", "2")
     assert "this machine has 1 GPU" in row(studio, "launch")["messages"][0]["text"]
     assert not studio._start.ready

@@ -266,7 +266,7 @@ def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
 
 
 def test_a_page_that_has_the_parts_from_the_server_is_sent_the_head_alone(trainer, monitor, monkeypatch):
-    for module in ("widget", "poller"):  # it looks when it is told to, and not again
+    for module in ("widget", "snapshot"):  # it looks when it is told to, and not again
         monkeypatch.setattr(f"llf_widgets.monitor.{module}.MAX_INTERVAL", 1000.0)
     run = trainer(total=9)
     run.steps(1, 2)
