@@ -383,7 +383,9 @@ def test_every_loader_asks_for_permission():
     of_config = {f"config/rules/{name}.py" for name in ("model", "process", "stages")}  # what is said of it
     of_fetching = {f"models/{name}.py" for name in ("hub", "lazy_imports", "model_source")}
     root = Path(llf_core.__file__).parent
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if ".trust_remote_code" in path.read_text()}
+    found = {
+        path.relative_to(root).as_posix() for path in root.rglob("*.py") if ".trust_remote_code" in path.read_text()
+    }
     assert found == {"runs/foreign_code.py"} | of_config | of_fetching
 
 
