@@ -50,7 +50,7 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
     monkeypatch.setattr(launchers, "gpu_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"`on` is '4 gpus'. This machine has 1 NVIDIA GPU\."):
         launch(CONFIG, on="4 gpus")
-    monkeypatch.setattr(launchers.local, "gpu_count", lambda: 2)
+    monkeypatch.setattr(launchers.launcher, "gpu_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"`num_processes` is 3, and this machine has 2 GPUs.*Set num_processes: 2"):
         launch(CONFIG | {"num_processes": 3})
     assert list_runs().total == 0
