@@ -37,8 +37,9 @@ except ModuleNotFoundError:  # a machine with a card has pytest alone, and runs 
 else:
     # One profile for all: of two, whichever was loaded last would count for every test. How long an example takes, and
     # how long it takes to draw, says nothing where several test runs share a machine.
-    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    hypothesis_settings.register_profile("llf", max_examples=60, deadline=None, suppress_health_check=slow)
+    hypothesis_settings.register_profile(
+        "llf", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     hypothesis_settings.load_profile("llf")
 
 

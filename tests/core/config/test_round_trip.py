@@ -1,6 +1,7 @@
 """Any config survives YAML, JSON and overrides."""
 
 import json
+import math
 
 import pytest
 import yaml
@@ -30,7 +31,8 @@ def number_between(spec):
     if spec.type == "int":
         return st.integers(int(low) + (spec.above is not None), int(high) - (spec.below is not None))
     excluded = {"exclude_min": spec.above is not None, "exclude_max": spec.below is not None}
-    whole = st.integers(int(low) + 1, int(high)).filter(lambda n: n != high) if int(high) > int(low) else st.nothing()
+    first, last = int(low) + 1, math.ceil(high) - 1
+    whole = st.integers(first, last) if first <= last else st.nothing()
     return st.floats(low, high, **excluded) | whole
 
 
